@@ -1,0 +1,211 @@
+//! An order: what a customer placed, and what travels with it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::history::History;
+use super::timestamp::Timestamp;
+use super::validation;
+
+/// The id of an order: a UUID made by the server (version 7), or derived from an Idempotency-Key (version 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderId(Uuid);
+
+impl OrderId {
+    pub const fn from_uuid(uuid: Uuid) -> Self {
+        OrderId(uuid)
+    }
+
+    pub fn as_uuid(self) -> Uuid {
+        self.0
+    }
+
+    /// Reads the hyphenated form, upper or lower case; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        // The uuid crate would also read braces, `urn:uuid:` and no hyphens at all: one order, one address.
+        (text.len() == 36)
+            .then(|| Uuid::try_parse(text).ok())
+            .flatten()
+            .map(OrderId)
+    }
+}
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.as_hyphenated(), f)
+    }
+}
+
+/// What a customer placed, valid, as one line of JSON with every field present (absent ones `null`).
+///
+/// It is parsed once, when it is taken, and passes everything after that as these bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Order {
+    json: Bytes,
+    total: Box<str>,
+}
+
+impl Order {
+    /// Validates a customer's JSON.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] if it is not JSON, [`Refusal::Invalid`] with every problem if it is no valid order.
+    pub fn from_json(json: &[u8]) -> Result<Order, Refusal> {
+        validation::validate(json)
+    }
+
+    /// An order that was validated before: `json` as [`Order::json`] gave it, `total` as [`Order::total`] gave it.
+    pub fn from_parts(json: Bytes, total: Box<str>) -> Order {
+        Order { json, total }
+    }
+
+    /// The order as one line of JSON.
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+
+    /// The exact sum of quantity × unit price, with as many decimals as the unit price that has most.
+    pub fn total(&self) -> &str {
+        &self.total
+    }
+
+    /// The fields of the order.
+    ///
+    /// # Errors
+    /// If the bytes given to [`Order::from_parts`] were no valid order.
+    pub fn fields(&self) -> Result<Fields<'_>, serde_json::Error> {
+        serde_json::from_slice(&self.json)
+    }
+}
+
+/// Says how large it is, never what is in it: an order's content has no place in a log.
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Order({} bytes)", self.json.len())
+    }
+}
+
+/// The fields of an order, borrowed from its JSON where they can be.
+#[derive(Debug, Deserialize)]
+pub struct Fields<'a> {
+    #[serde(borrow)]
+    pub customer_id: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    pub reference: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    pub currency: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    pub items: Vec<Item<'a>>,
+    #[serde(borrow)]
+    pub metadata: Option<&'a RawValue>,
+}
+
+/// One line of an order.
+#[derive(Debug, Deserialize)]
+pub struct Item<'a> {
+    #[serde(borrow)]
+    pub sku: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    pub description: Option<std::borrow::Cow<'a, str>>,
+    pub quantity: u32,
+    /// A decimal of at most four places, as the customer wrote it.
+    #[serde(borrow)]
+    pub unit_price: std::borrow::Cow<'a, str>,
+}
+
+/// Why an order was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is no JSON; line and column count from 1.
+    Malformed {
+        line: usize,
+        column: usize,
+        detail: String,
+    },
+    /// It is JSON, but no valid order: all problems there are, in the order of the text.
+    Invalid(Vec<Problem>),
+}
+
+/// One thing wrong with an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, as a JSON pointer (RFC 6901): `/items/3/quantity`.
+    pub pointer: String,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
+
+/// All that is known of an order: what the queues carry, the in-flight store answers from and the archive keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderRecord {
+    pub id: OrderId,
+    /// 1, and one more each time a failed order is tried again.
+    pub passage: u32,
+    pub placed_at: Timestamp,
+    pub order: Order,
+    pub history: History,
+}
+
+impl OrderRecord {
+    /// What one step adds to a message, about, in bytes.
+    const STEP_SIZE_BYTES: usize = 160;
+    /// What an order takes in a message beside its content and steps, about, in bytes.
+    const ENVELOPE_SIZE_BYTES: usize = 128;
+
+    /// An order that was just accepted.
+    pub fn new(id: OrderId, placed_at: Timestamp, order: Order) -> Self {
+        OrderRecord {
+            id,
+            passage: 1,
+            placed_at,
+            order,
+            history: History::default(),
+        }
+    }
+
+    /// About how much of a message it takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.order.json().len()
+            + self.history.steps().len() * Self::STEP_SIZE_BYTES
+            + Self::ENVELOPE_SIZE_BYTES
+    }
+
+    /// The last moment something happened to it.
+    pub fn updated_at(&self) -> Timestamp {
+        self.history.updated_at().unwrap_or(self.placed_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_hyphenated_form_is_an_id() {
+        let text = "0193f0a1-7c3e-7b11-8f00-0123456789ab";
+        assert_eq!(OrderId::parse(text).unwrap().to_string(), text);
+        assert_eq!(OrderId::parse(&text.to_uppercase()), OrderId::parse(text));
+        for wrong in [
+            "",
+            "7",
+            &text.replace('-', ""),
+            &format!("{{{text}}}"),
+            &format!("urn:uuid:{text}"),
+        ] {
+            assert_eq!(OrderId::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_order_does_not_show_its_content_in_a_log() {
+        let order = Order::from_parts(
+            Bytes::from_static(b"{\"customer_id\":\"secret\"}"),
+            "1".into(),
+        );
+        assert_eq!(format!("{order:?}"), "Order(24 bytes)");
+    }
+}

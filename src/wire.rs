@@ -1,0 +1,437 @@
+//! The versioned JSON of messages, and of what the stores keep of an order.
+//!
+//! A message is `{"v":1,"orders":[…]}`, an order `{"id","passage","placed_at","total","steps":[…],"order":{…}}`. Times
+//! are milliseconds since the Unix epoch. What the customer placed (`order`) comes last and passes through as the
+//! bytes it is: it is found again, not parsed.
+//!
+//! A release reads its own version and the one before. Fields it does not know are passed over, so that a field can
+//! be added without a new version.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::domain::{
+    Decision, Delay, End, History, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Step,
+    StepOutcome, Timestamp,
+};
+use crate::ports::Unreadable;
+
+/// The version this release writes.
+pub const VERSION: u32 = 1;
+
+/// A batch as the bytes of one message.
+pub fn encode_batch(orders: &[OrderRecord]) -> Vec<u8> {
+    let mut bytes =
+        Vec::with_capacity(32 + orders.iter().map(OrderRecord::size_bytes).sum::<usize>());
+    bytes.extend_from_slice(b"{\"v\":1,\"orders\":[");
+    for (n, order) in orders.iter().enumerate() {
+        if n > 0 {
+            bytes.push(b',');
+        }
+        push_record(&mut bytes, order);
+    }
+    bytes.extend_from_slice(b"]}");
+    bytes
+}
+
+/// The orders of a message.
+///
+/// # Errors
+/// [`Unreadable`] with the reason, if they are no message of this version. Final.
+pub fn decode_batch(bytes: &Bytes) -> Result<Vec<OrderRecord>, Unreadable> {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        v: u32,
+        #[serde(borrow)]
+        orders: Vec<RecordJson<'a>>,
+    }
+    let unreadable = |reason: String| Unreadable {
+        reason,
+        bytes: bytes.clone(),
+    };
+    let message: Message = match serde_json::from_slice(bytes) {
+        Ok(message) => message,
+        Err(error) => {
+            return Err(unreadable(
+                newer_version(bytes).unwrap_or_else(|| error.to_string()),
+            ));
+        }
+    };
+    if message.v != VERSION {
+        return Err(unreadable(format!(
+            "message of version {}, this release reads version {VERSION}",
+            message.v
+        )));
+    }
+    if message.orders.is_empty() {
+        return Err(unreadable("a message without orders".into()));
+    }
+    message
+        .orders
+        .into_iter()
+        .map(|order| order.read(bytes))
+        .collect::<Result<_, _>>()
+        .map_err(unreadable)
+}
+
+/// Says so if the bytes are a message of a version this release does not know: its orders need not look like ours.
+fn newer_version(bytes: &Bytes) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let Version { v } = serde_json::from_slice(bytes).ok()?;
+    (v != VERSION).then(|| format!("message of version {v}, this release reads version {VERSION}"))
+}
+
+/// One order as JSON, as it stands in a message.
+pub fn encode_record(order: &OrderRecord) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(order.size_bytes());
+    push_record(&mut bytes, order);
+    bytes
+}
+
+/// Reads what [`encode_record`] wrote.
+///
+/// # Errors
+/// The reason, if it is something else. Final.
+pub fn decode_record(bytes: &Bytes) -> Result<OrderRecord, String> {
+    serde_json::from_slice::<RecordJson>(bytes)
+        .map_err(|error| error.to_string())?
+        .read(bytes)
+}
+
+/// The steps of a history as a JSON array.
+pub fn encode_steps(history: &History) -> String {
+    let mut bytes = Vec::with_capacity(160 * history.steps().len() + 2);
+    push_steps(&mut bytes, history);
+    String::from_utf8(bytes).expect("JSON is UTF-8")
+}
+
+/// Reads what [`encode_steps`] wrote.
+///
+/// # Errors
+/// The reason, if it is something else. Final.
+pub fn decode_steps(json: &str) -> Result<History, String> {
+    let steps: Vec<StepJson> = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    read_steps(steps)
+}
+
+/// A recorded outcome as JSON.
+pub fn encode_outcome(outcome: &RecordedOutcome) -> String {
+    let (decision, stage, reason, delay_secs) = match &outcome.decision {
+        Decision::Advance(stage) => ("advance", Some(stage.as_snake()), None, None),
+        Decision::Retry { reason, delay } => {
+            ("retry", None, Some(reason.as_str()), Some(delay.as_secs()))
+        }
+        Decision::End(End::Completed) => ("complete", None, None, None),
+        Decision::End(End::Failed { reason }) => ("fail", None, Some(reason.as_str()), None),
+    };
+    let json = OutcomeJson {
+        entered_at: outcome.entered_at.as_millis(),
+        finished_at: outcome.finished_at.as_millis(),
+        worker: Cow::Borrowed(&outcome.worker),
+        decision: Cow::Borrowed(decision),
+        stage: stage.map(Cow::Borrowed),
+        reason: reason.map(Cow::Borrowed),
+        delay_secs,
+    };
+    serde_json::to_string(&json).expect("writing strings and numbers does not fail")
+}
+
+/// Reads what [`encode_outcome`] wrote.
+///
+/// # Errors
+/// The reason, if it is something else. Final.
+pub fn decode_outcome(json: &str) -> Result<RecordedOutcome, String> {
+    let json: OutcomeJson = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    let reason = json.reason.map(Cow::into_owned).unwrap_or_default();
+    let decision = match &*json.decision {
+        "advance" => Decision::Advance(read_stage(json.stage.as_deref().unwrap_or_default())?),
+        "retry" => Decision::Retry {
+            reason,
+            delay: Delay::at_least(std::time::Duration::from_secs(
+                json.delay_secs.unwrap_or_default().into(),
+            )),
+        },
+        "complete" => Decision::End(End::Completed),
+        "fail" => Decision::End(End::Failed { reason }),
+        other => return Err(format!("unknown decision `{other}`")),
+    };
+    Ok(RecordedOutcome {
+        entered_at: Timestamp::from_millis(json.entered_at),
+        finished_at: Timestamp::from_millis(json.finished_at),
+        worker: Arc::from(&*json.worker),
+        decision,
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct OutcomeJson<'a> {
+    entered_at: i64,
+    finished_at: i64,
+    #[serde(borrow)]
+    worker: Cow<'a, str>,
+    #[serde(borrow)]
+    decision: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    stage: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delay_secs: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct RecordJson<'a> {
+    id: Uuid,
+    passage: u32,
+    placed_at: i64,
+    #[serde(borrow)]
+    total: Cow<'a, str>,
+    #[serde(borrow)]
+    steps: Vec<StepJson<'a>>,
+    #[serde(borrow)]
+    order: &'a RawValue,
+}
+
+impl RecordJson<'_> {
+    /// `bytes` are those it was parsed from: the order's content shares them.
+    fn read(self, bytes: &Bytes) -> Result<OrderRecord, String> {
+        Ok(OrderRecord {
+            id: OrderId::from_uuid(self.id),
+            passage: self.passage,
+            placed_at: Timestamp::from_millis(self.placed_at),
+            order: Order::from_parts(
+                bytes.slice_ref(self.order.get().as_bytes()),
+                self.total.into(),
+            ),
+            history: read_steps(self.steps)?,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct StepJson<'a> {
+    #[serde(borrow)]
+    stage: Cow<'a, str>,
+    entered_at: i64,
+    #[serde(default)]
+    finished_at: Option<i64>,
+    attempts: u32,
+    #[serde(borrow, default)]
+    outcome: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    reason: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    worker: Cow<'a, str>,
+}
+
+fn read_steps(steps: Vec<StepJson<'_>>) -> Result<History, String> {
+    let steps = steps
+        .into_iter()
+        .map(StepJson::read)
+        .collect::<Result<_, _>>()?;
+    History::of(steps).ok_or_else(|| "steps that are no history of an order".into())
+}
+
+fn read_stage(name: &str) -> Result<Stage, String> {
+    name.parse()
+        .map_err(|error: crate::domain::stage::UnknownStage| error.to_string())
+}
+
+impl StepJson<'_> {
+    fn read(self) -> Result<Step, String> {
+        let outcome = match self.outcome.as_deref() {
+            None => None,
+            Some("done") => Some(StepOutcome::Done),
+            Some("rejected") => Some(StepOutcome::Rejected),
+            Some(other) => return Err(format!("unknown outcome `{other}`")),
+        };
+        Ok(Step {
+            stage: read_stage(&self.stage)?,
+            entered_at: Timestamp::from_millis(self.entered_at),
+            finished_at: self.finished_at.map(Timestamp::from_millis),
+            attempts: self.attempts,
+            outcome,
+            reason: self.reason.map(Cow::into_owned),
+            worker: Arc::from(&*self.worker),
+        })
+    }
+}
+
+fn push_record(bytes: &mut Vec<u8>, record: &OrderRecord) {
+    bytes.extend_from_slice(b"{\"id\":\"");
+    let mut hyphenated = [0; uuid::fmt::Hyphenated::LENGTH];
+    bytes.extend_from_slice(
+        record
+            .id
+            .as_uuid()
+            .as_hyphenated()
+            .encode_lower(&mut hyphenated)
+            .as_bytes(),
+    );
+    bytes.extend_from_slice(b"\",\"passage\":");
+    push_json(bytes, &record.passage);
+    bytes.extend_from_slice(b",\"placed_at\":");
+    push_json(bytes, &record.placed_at.as_millis());
+    bytes.extend_from_slice(b",\"total\":");
+    push_json(bytes, record.order.total());
+    bytes.extend_from_slice(b",\"steps\":");
+    push_steps(bytes, &record.history);
+    bytes.extend_from_slice(b",\"order\":");
+    bytes.extend_from_slice(record.order.json());
+    bytes.push(b'}');
+}
+
+fn push_steps(bytes: &mut Vec<u8>, history: &History) {
+    bytes.push(b'[');
+    for (n, step) in history.steps().iter().enumerate() {
+        bytes.extend_from_slice(if n == 0 {
+            b"{\"stage\":\""
+        } else {
+            b",{\"stage\":\""
+        });
+        bytes.extend_from_slice(step.stage.as_snake().as_bytes());
+        bytes.extend_from_slice(b"\",\"entered_at\":");
+        push_json(bytes, &step.entered_at.as_millis());
+        if let Some(finished_at) = step.finished_at {
+            bytes.extend_from_slice(b",\"finished_at\":");
+            push_json(bytes, &finished_at.as_millis());
+        }
+        bytes.extend_from_slice(b",\"attempts\":");
+        push_json(bytes, &step.attempts);
+        if let Some(outcome) = step.outcome {
+            bytes.extend_from_slice(b",\"outcome\":\"");
+            bytes.extend_from_slice(outcome.as_str().as_bytes());
+            bytes.push(b'"');
+        }
+        if let Some(reason) = &step.reason {
+            bytes.extend_from_slice(b",\"reason\":");
+            push_json(bytes, reason);
+        }
+        bytes.extend_from_slice(b",\"worker\":");
+        push_json(bytes, &*step.worker);
+        bytes.push(b'}');
+    }
+    bytes.push(b']');
+}
+
+fn push_json<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(bytes, value)
+        .expect("writing strings and numbers to memory does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JSON: &str = r#"{"customer_id":"ä \"q\"","currency":"EUR","items":[{"sku":"s","quantity":2,"unit_price":"1.50"}],"metadata":{"n":1.50}}"#;
+
+    fn orders() -> Vec<OrderRecord> {
+        let order = Order::from_json(JSON.as_bytes()).unwrap();
+        let placed_at = Timestamp::from_millis(1_764_000_000_000);
+        let mut order = OrderRecord::new(OrderId::from_uuid(Uuid::from_u128(7)), placed_at, order);
+        let mut orders = vec![order.clone()];
+        let outcome = |decision| RecordedOutcome {
+            entered_at: placed_at,
+            finished_at: placed_at.after(std::time::Duration::from_millis(3)),
+            worker: "w \"1\"".into(),
+            decision,
+        };
+        let delay = Delay::at_least(std::time::Duration::ZERO);
+        order.history.record(
+            Stage::Scheduling,
+            &outcome(Decision::Retry {
+                reason: "bu\nsy".into(),
+                delay,
+            }),
+        );
+        orders.push(order.clone());
+        order.history.record(
+            Stage::Scheduling,
+            &outcome(Decision::Advance(Stage::PreProcessing)),
+        );
+        orders.push(order.clone());
+        let failed = Decision::End(End::Failed {
+            reason: "no \u{1F980}".into(),
+        });
+        order.history.record(Stage::PreProcessing, &outcome(failed));
+        order.passage = 2;
+        orders.push(order);
+        orders
+    }
+
+    #[test]
+    fn a_batch_is_read_as_it_was_written() {
+        let bytes = Bytes::from(encode_batch(&orders()));
+        assert_eq!(decode_batch(&bytes).unwrap(), orders());
+        for order in orders() {
+            assert_eq!(
+                decode_record(&Bytes::from(encode_record(&order))).unwrap(),
+                order
+            );
+            assert_eq!(
+                decode_steps(&encode_steps(&order.history)).unwrap(),
+                order.history
+            );
+        }
+    }
+
+    /// The form on the wire is a promise to the release before: change [`VERSION`] when this changes.
+    #[test]
+    fn the_wire_form_is_what_it_was() {
+        let bytes = encode_batch(&orders()[3..]);
+        let expected = r#"{"v":1,"orders":[{"id":"00000000-0000-0000-0000-000000000007","passage":2,"placed_at":1764000000000,"total":"3.00","steps":[{"stage":"scheduling","entered_at":1764000000000,"finished_at":1764000000003,"attempts":2,"outcome":"done","worker":"w \"1\""},{"stage":"pre_processing","entered_at":1764000000000,"finished_at":1764000000003,"attempts":1,"outcome":"rejected","reason":"no 🦀","worker":"w \"1\""}],"order":{"customer_id":"ä \"q\"","reference":null,"currency":"EUR","items":[{"sku":"s","description":null,"quantity":2,"unit_price":"1.50"}],"metadata":{"n":1.50}}}]}"#;
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn outcomes_are_read_as_they_were_written() {
+        for decision in [
+            Decision::Advance(Stage::PostProcessing),
+            Decision::Retry {
+                reason: "\"".into(),
+                delay: Delay::at_least(std::time::Duration::from_secs(9)),
+            },
+            Decision::End(End::Completed),
+            Decision::End(End::Failed {
+                reason: String::new(),
+            }),
+        ] {
+            let moment = Timestamp::from_millis(5);
+            let outcome = RecordedOutcome {
+                entered_at: moment,
+                finished_at: moment,
+                worker: "w".into(),
+                decision,
+            };
+            assert_eq!(decode_outcome(&encode_outcome(&outcome)).unwrap(), outcome);
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_with_the_reason() {
+        let reason =
+            |bytes: &'static [u8]| decode_batch(&Bytes::from_static(bytes)).unwrap_err().reason;
+        assert!(reason(b"\x00\xff").contains("expected value"));
+        assert!(reason(b"{\"v\":1,\"orders\":[]}").contains("without orders"));
+        assert!(reason(b"{\"v\":2,\"orders\":\"packed\"}").contains("version 2"));
+        assert!(reason(b"{\"v\":2,\"orders\":[]}").contains("version 2"));
+        assert!(reason(b"{\"v\":1,\"orders\":[{}]}").contains("missing field"));
+    }
+
+    #[test]
+    fn unknown_fields_are_passed_over() {
+        let text = String::from_utf8(encode_batch(&orders()[..1])).unwrap();
+        let text = text
+            .replace("{\"v\":1,", "{\"v\":1,\"trace\":[{}],")
+            .replace("\"passage\"", "\"new\":1,\"passage\"");
+        assert_eq!(decode_batch(&Bytes::from(text)).unwrap(), orders()[..1]);
+    }
+}

@@ -1,3 +1,10 @@
+pub mod api;
+pub mod batch;
 pub mod domain;
+pub mod handlers;
+pub mod intake;
+pub mod lookup;
 pub mod ports;
+pub mod readiness;
 pub mod wire;
+pub mod worker;

@@ -31,11 +31,7 @@ pub struct Batches<T> {
 
 impl<T: Load> Batches<T> {
     pub fn new(items: mpsc::Receiver<T>, limits: BatchLimits) -> Self {
-        Batches {
-            items,
-            left_over: None,
-            limits,
-        }
+        Batches { items, left_over: None, limits }
     }
 
     /// The next item, and everything that waits behind it up to the limits; `None` once all senders are gone and
@@ -82,10 +78,7 @@ mod tests {
         }
     }
 
-    const LIMITS: BatchLimits = BatchLimits {
-        orders_max: 3,
-        bytes_max: 10,
-    };
+    const LIMITS: BatchLimits = BatchLimits { orders_max: 3, bytes_max: 10 };
 
     async fn batches(items: &[usize]) -> Vec<Vec<usize>> {
         let (sender, receiver) = mpsc::channel(100);
@@ -108,9 +101,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_item_travels_alone() {
-        assert_eq!(
-            batches(&[1, 50, 1, 1]).await,
-            [vec![1], vec![50], vec![1, 1]]
-        );
+        assert_eq!(batches(&[1, 50, 1, 1]).await, [vec![1], vec![50], vec![1, 1]]);
     }
 }

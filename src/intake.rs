@@ -29,10 +29,7 @@ pub enum NotAccepted {
     Unavailable(Unavailable),
     /// Nobody knows whether it was taken: perhaps it will be found under this id.
     #[error("perhaps taken, as {id}: {unavailable}")]
-    Unconfirmed {
-        id: OrderId,
-        unavailable: Unavailable,
-    },
+    Unconfirmed { id: OrderId, unavailable: Unavailable },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,11 +66,7 @@ impl Intake {
         clock: Arc<dyn Clock>,
     ) -> Intake {
         let (waiting, receiver) = mpsc::channel(options.waiting_max);
-        let publisher = Publisher {
-            batches: Batches::new(receiver, options.batch),
-            queues,
-            in_flight,
-        };
+        let publisher = Publisher { batches: Batches::new(receiver, options.batch), queues, in_flight };
         tokio::spawn(publisher.run());
         Intake { waiting, clock }
     }
@@ -84,22 +77,13 @@ impl Intake {
     /// [`NotAccepted`]; passing.
     pub async fn accept(&self, order: Order) -> Result<OrderId, NotAccepted> {
         // A place in the line first: a full line must not cost the work of preparing an order.
-        let place = self
-            .waiting
-            .try_reserve()
-            .map_err(|_| NotAccepted::Overloaded)?;
+        let place = self.waiting.try_reserve().map_err(|_| NotAccepted::Overloaded)?;
         let id = OrderId::from_uuid(Uuid::now_v7());
         let (reply, kept) = oneshot::channel();
-        place.send(Waiting {
-            record: OrderRecord::new(id, self.clock.now(), order),
-            reply,
-        });
+        place.send(Waiting { record: OrderRecord::new(id, self.clock.now(), order), reply });
         // The reply is dropped unsent only if the publishing task died; then nobody knows how far it had come.
         kept.await.unwrap_or_else(|_| {
-            Err(NotAccepted::Unconfirmed {
-                id,
-                unavailable: Unavailable::new("intake", "it has stopped"),
-            })
+            Err(NotAccepted::Unconfirmed { id, unavailable: Unavailable::new("intake", "it has stopped") })
         })?;
         Ok(id)
     }
@@ -114,23 +98,16 @@ struct Publisher {
 impl Publisher {
     async fn run(mut self) {
         while let Some(batch) = self.batches.next().await {
-            let (records, replies): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|w| (w.record, w.reply)).unzip();
-            let (published, written) = tokio::join!(
-                self.queues.publish(Place::Stage(Stage::FIRST), &records),
-                self.in_flight.put(&records)
-            );
-            if let Err(unavailable) = written {
+            let (records, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.record, w.reply)).unzip();
+            // The record first: a worker that begins an order without one has to ask the archive, and if that is out
+            // of reach goes on without a fence.
+            if let Err(unavailable) = self.in_flight.put(&records).await {
                 tracing::debug!(%unavailable, orders = records.len(), "accepted without in-flight records");
             }
-            let error = published.err();
+            let error = self.queues.publish(Place::Stage(Stage::FIRST), &records).await.err();
             // A reply nobody waits for any more is a customer who hung up: his order is kept all the same.
             for (record, reply) in records.iter().zip(replies) {
-                let _ = reply.send(
-                    error
-                        .as_ref()
-                        .map_or(Ok(()), |error| Err(not_accepted(error, record.id))),
-                );
+                let _ = reply.send(error.as_ref().map_or(Ok(()), |error| Err(not_accepted(error, record.id))));
             }
             if let Some(error) = error {
                 tracing::warn!(%error, orders = records.len(), "orders were not taken");
@@ -142,9 +119,7 @@ impl Publisher {
     /// Refuses all that waits: each batch would take its own time to fail, and the last in line all of them together.
     fn refuse_those_behind(&mut self, unavailable: &Unavailable) {
         for waiting in self.batches.drain() {
-            let _ = waiting
-                .reply
-                .send(Err(NotAccepted::Unavailable(unavailable.clone())));
+            let _ = waiting.reply.send(Err(NotAccepted::Unavailable(unavailable.clone())));
         }
     }
 }
@@ -152,9 +127,6 @@ impl Publisher {
 fn not_accepted(error: &PublishError, id: OrderId) -> NotAccepted {
     match error {
         PublishError::NotTaken(unavailable) => NotAccepted::Unavailable(unavailable.clone()),
-        PublishError::Unknown(unavailable) => NotAccepted::Unconfirmed {
-            id,
-            unavailable: unavailable.clone(),
-        },
+        PublishError::Unknown(unavailable) => NotAccepted::Unconfirmed { id, unavailable: unavailable.clone() },
     }
 }

@@ -22,16 +22,8 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    pub fn new(
-        in_flight: Arc<dyn InFlight>,
-        archive: Arc<dyn Archive>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        Lookup {
-            in_flight,
-            archive,
-            clock,
-        }
+    pub fn new(in_flight: Arc<dyn InFlight>, archive: Arc<dyn Archive>, clock: Arc<dyn Clock>) -> Self {
+        Lookup { in_flight, archive, clock }
     }
 
     /// The order as far as it has come; `None` if there is no such order.
@@ -40,13 +32,9 @@ impl Lookup {
     /// [`Unavailable`] if a store that may have it is out of reach. Passing.
     pub async fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Unavailable> {
         match self.in_flight.find(id).await {
-            Ok(Some(record)) if record.history.status().has_ended() || !self.is_still(&record) => {
-                Ok(Some(record))
-            }
+            Ok(Some(record)) if record.history.status().has_ended() || !self.is_still(&record) => Ok(Some(record)),
             // The record is all there is if the archive has nothing, or cannot be asked: still the best answer.
-            Ok(Some(record)) => Ok(Some(
-                self.archive.find(id).await.ok().flatten().unwrap_or(record),
-            )),
+            Ok(Some(record)) => Ok(Some(self.archive.find(id).await.ok().flatten().unwrap_or(record))),
             Ok(None) => match self.archive.find(id).await? {
                 Some(record) => Ok(Some(record)),
                 None => Ok(None),

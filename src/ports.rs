@@ -28,10 +28,7 @@ pub struct Unavailable {
 
 impl Unavailable {
     pub fn new(part: &'static str, reason: impl std::fmt::Display) -> Self {
-        Unavailable {
-            part,
-            reason: reason.to_string(),
-        }
+        Unavailable { part, reason: reason.to_string() }
     }
 }
 
@@ -75,10 +72,7 @@ pub enum Source {
 impl Source {
     /// Everything orders are taken from.
     pub fn all() -> impl Iterator<Item = Source> {
-        Stage::ALL
-            .into_iter()
-            .map(Source::Stage)
-            .chain([Source::Ending])
+        Stage::ALL.into_iter().map(Source::Stage).chain([Source::Ending])
     }
 }
 
@@ -293,9 +287,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since_epoch = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 }

@@ -66,19 +66,10 @@ pub struct Part {
 impl Readiness {
     /// How this process is, and each part it needs.
     pub async fn report(&self) -> (Condition, Vec<Part>) {
-        let checks = [
-            self.queues.check(),
-            self.in_flight.check(),
-            self.archive.check(),
-        ];
+        let checks = [self.queues.check(), self.in_flight.check(), self.archive.check()];
         let checks = checks.map(|check| tokio::time::timeout(CHECK_TIMEOUT, check));
         let answers = join_all(checks).await;
-        let parts: Vec<Part> = self
-            .names
-            .into_iter()
-            .zip(answers)
-            .map(|(name, answer)| part(name, answer))
-            .collect();
+        let parts: Vec<Part> = self.names.into_iter().zip(answers).map(|(name, answer)| part(name, answer)).collect();
         let condition = match &parts[..] {
             _ if self.stopping.is_cancelled() => Condition::Stopping,
             [queues, ..] if queues.down.is_some() => Condition::Unavailable,
@@ -89,10 +80,7 @@ impl Readiness {
     }
 }
 
-fn part(
-    name: &'static str,
-    answer: Result<Result<(), Unavailable>, tokio::time::error::Elapsed>,
-) -> Part {
+fn part(name: &'static str, answer: Result<Result<(), Unavailable>, tokio::time::error::Elapsed>) -> Part {
     let down = match answer {
         Ok(Ok(())) => None,
         Ok(Err(unavailable)) => Some(unavailable.reason),

@@ -21,14 +21,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 ];
 
 /// Products that only their adapter may name.
-const PRODUCTS: &[&str] = &[
-    "amqprs",
-    "fred",
-    "rusqlite",
-    "tokio_postgres",
-    "deadpool_postgres",
-    "refinery",
-];
+const PRODUCTS: &[&str] = &["amqprs", "fred", "rusqlite", "tokio_postgres", "deadpool_postgres", "refinery"];
 
 #[test]
 fn modules_know_only_what_they_may() {
@@ -65,17 +58,7 @@ fn only_adapters_name_products() {
 
 #[test]
 fn the_domain_is_pure() {
-    let forbidden = [
-        "async ",
-        "tokio",
-        "std::fs",
-        "std::net",
-        "SystemTime",
-        "Instant",
-        "rand::",
-        "now_v7",
-        "std::env",
-    ];
+    let forbidden = ["async ", "tokio", "std::fs", "std::net", "SystemTime", "Instant", "rand::", "now_v7", "std::env"];
     for file in files_of("domain") {
         let code = code_of(&file);
         for word in forbidden {
@@ -88,10 +71,7 @@ fn the_domain_is_pure() {
 fn code_of(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    code.lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
 /// The modules named as `crate::module` or in `crate::{module, …}`.
@@ -100,20 +80,11 @@ fn known_by(code: &str) -> BTreeSet<String> {
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
         let names = match rest.strip_prefix('{') {
-            Some(group) => group
-                .split('}')
-                .next()
-                .unwrap_or_default()
-                .split(',')
-                .collect(),
+            Some(group) => group.split('}').next().unwrap_or_default().split(',').collect(),
             None => vec![rest],
         };
         for name in names {
-            let name: String = name
-                .trim()
-                .chars()
-                .take_while(|c| c.is_ascii_lowercase() || *c == '_')
-                .collect();
+            let name: String = name.trim().chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
             known.insert(name);
         }
     }
@@ -139,11 +110,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     entries
         .flat_map(|entry| {
             let path = entry.unwrap().path();
-            if path.is_dir() {
-                rust_files(&path)
-            } else {
-                vec![path]
-            }
+            if path.is_dir() { rust_files(&path) } else { vec![path] }
         })
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
         .collect()

@@ -66,11 +66,7 @@ impl Api {
         let server = server(listener, options, orders, readiness, under_way.clone())?;
         let handle = server.handle();
         tokio::spawn(server);
-        Ok(Api {
-            handle,
-            under_way,
-            address,
-        })
+        Ok(Api { handle, under_way, address })
     }
 
     /// Where it listens.
@@ -115,9 +111,7 @@ fn server(
                 async move {
                     let mut response = answer.await?;
                     if stopping.is_cancelled() {
-                        response
-                            .headers_mut()
-                            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                     }
                     drop(under_way);
                     Ok(response)
@@ -140,27 +134,15 @@ fn server(
 fn routes(app: &mut web::ServiceConfig, orders: Option<web::Data<Orders>>) {
     if let Some(orders) = orders {
         app.app_data(orders)
-            .service(
-                web::resource("/v1/orders")
-                    .route(web::post().to(orders::place))
-                    .default_service(only("POST")),
-            )
+            .service(web::resource("/v1/orders").route(web::post().to(orders::place)).default_service(only("POST")))
             .service(
                 web::resource("/v1/orders/{id}")
                     .route(get_or_head().to(orders::find))
                     .default_service(only("GET, HEAD")),
             );
     }
-    app.service(
-        web::resource("/healthz")
-            .route(get_or_head().to(health::healthz))
-            .default_service(only("GET, HEAD")),
-    )
-    .service(
-        web::resource("/readyz")
-            .route(get_or_head().to(health::readyz))
-            .default_service(only("GET, HEAD")),
-    );
+    app.service(web::resource("/healthz").route(get_or_head().to(health::healthz)).default_service(only("GET, HEAD")))
+        .service(web::resource("/readyz").route(get_or_head().to(health::readyz)).default_service(only("GET, HEAD")));
 }
 
 fn get_or_head() -> actix_web::Route {
@@ -170,8 +152,7 @@ fn get_or_head() -> actix_web::Route {
 /// Answers every method a path has not.
 fn only(allow: &'static str) -> actix_web::Route {
     web::to(move |request: HttpRequest| async move {
-        let answer: HttpResponse =
-            Problem::method_not_allowed(request.method().as_str(), allow).error_response();
+        let answer: HttpResponse = Problem::method_not_allowed(request.method().as_str(), allow).error_response();
         answer
     })
 }

@@ -37,10 +37,7 @@ pub async fn place(
 }
 
 /// `GET /v1/orders/{id}`
-pub async fn find(
-    id: web::Path<String>,
-    orders: web::Data<Orders>,
-) -> Result<HttpResponse, Problem> {
+pub async fn find(id: web::Path<String>, orders: web::Data<Orders>) -> Result<HttpResponse, Problem> {
     let id = OrderId::parse(&id).ok_or_else(Problem::not_an_id)?;
     match orders.lookup.find(id).await {
         Ok(Some(record)) => Ok(HttpResponse::Ok()
@@ -56,10 +53,7 @@ pub async fn find(
 }
 
 fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
-    let found = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let found = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = found.map(|value| value.split(';').next().unwrap_or_default().trim());
     match essence {
         Some(essence) if essence.eq_ignore_ascii_case("application/json") => Ok(()),
@@ -73,10 +67,7 @@ async fn read(body: web::Payload, orders: &Orders) -> Result<web::Bytes, Problem
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(Ok(Err(error))) => match error.as_error::<actix_web::error::PayloadError>() {
             Some(error) => Err(Problem::unreadable_body(error, bytes_max)),
-            None => Err(Problem::unreadable_body(
-                &actix_web::error::PayloadError::Incomplete(None),
-                bytes_max,
-            )),
+            None => Err(Problem::unreadable_body(&actix_web::error::PayloadError::Incomplete(None), bytes_max)),
         },
         Ok(Err(_limit_exceeded)) => Err(Problem::too_large(bytes_max)),
         Err(_elapsed) => Err(Problem::too_slow()),

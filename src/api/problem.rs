@@ -31,22 +31,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(
-        status: StatusCode,
-        name: &'static str,
-        title: &'static str,
-        detail: impl Into<String>,
-    ) -> Self {
+    fn new(status: StatusCode, name: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Problem {
-            status,
-            name,
-            title,
-            detail,
-            more: serde_json::Map::new(),
-            retry_after_secs: None,
-            allow: None,
-        }
+        Problem { status, name, title, detail, more: serde_json::Map::new(), retry_after_secs: None, allow: None }
     }
 
     fn with(mut self, name: &str, value: Value) -> Self {
@@ -62,81 +49,42 @@ impl Problem {
     pub fn no_such_path(path: &str) -> Self {
         let path: String = path.chars().take(200).collect();
         let detail = format!("there is nothing at {path}; orders are placed with POST /v1/orders");
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "no-such-path",
-            "There is nothing here",
-            detail,
-        )
+        Self::new(StatusCode::NOT_FOUND, "no-such-path", "There is nothing here", detail)
     }
 
     pub fn no_such_order(id: impl fmt::Display) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "no-such-order",
-            "No such order",
-            format!("there is no order {id}"),
-        )
+        Self::new(StatusCode::NOT_FOUND, "no-such-order", "No such order", format!("there is no order {id}"))
     }
 
     /// `allow` lists the methods there are.
     pub fn method_not_allowed(method: &str, allow: &'static str) -> Self {
         let method: String = method.chars().take(20).collect();
         let detail = format!("{method} is not possible here; {allow} is");
-        let problem = Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method-not-allowed",
-            "Method not allowed",
-            detail,
-        );
-        Problem {
-            allow: Some(allow),
-            ..problem
-        }
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail);
+        Problem { allow: Some(allow), ..problem }
     }
 
     pub fn not_an_id() -> Self {
         let detail = "an order id is a UUID, as in 0193f0a1-7c3e-7b11-8f00-0123456789ab";
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "not-an-id",
-            "Not an order id",
-            detail,
-        )
+        Self::new(StatusCode::BAD_REQUEST, "not-an-id", "Not an order id", detail)
     }
 
     pub fn wrong_content_type(found: Option<&str>) -> Self {
-        let found = found.map_or("it is missing".into(), |found| {
-            format!("it is {}", found.chars().take(100).collect::<String>())
-        });
+        let found = found
+            .map_or("it is missing".into(), |found| format!("it is {}", found.chars().take(100).collect::<String>()));
         let detail = format!("the Content-Type must be application/json; {found}");
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "wrong-content-type",
-            "Wrong content type",
-            detail,
-        )
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong-content-type", "Wrong content type", detail)
     }
 
     pub fn too_large(bytes_max: usize) -> Self {
         let detail = format!("an order may have at most {bytes_max} bytes");
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
-            "Order too large",
-            detail,
-        )
-        .with("bytes_max", json!(bytes_max))
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Order too large", detail)
+            .with("bytes_max", json!(bytes_max))
     }
 
     pub fn too_slow() -> Self {
         let detail = "the request did not arrive in time";
-        Self::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "too-slow",
-            "Request too slow",
-            detail,
-        )
+        Self::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "Request too slow", detail)
     }
 
     pub fn unreadable_body(error: &PayloadError, bytes_max: usize) -> Self {
@@ -145,29 +93,15 @@ impl Problem {
             // Foreign and open: everything else means that the bytes did not come.
             _ => {
                 let detail = "the body ended before it was whole";
-                Self::new(
-                    StatusCode::BAD_REQUEST,
-                    "incomplete-body",
-                    "Incomplete body",
-                    detail,
-                )
+                Self::new(StatusCode::BAD_REQUEST, "incomplete-body", "Incomplete body", detail)
             }
         }
     }
 
     /// A store that has to answer does not.
     pub fn cannot_tell(unavailable: &Unavailable) -> Self {
-        let detail = format!(
-            "where the order is cannot be told at the moment: {} does not answer",
-            unavailable.part
-        );
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "cannot-tell",
-            "Cannot tell at the moment",
-            detail,
-        )
-        .worth_retrying()
+        let detail = format!("where the order is cannot be told at the moment: {} does not answer", unavailable.part);
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "cannot-tell", "Cannot tell at the moment", detail).worth_retrying()
     }
 
     fn body(&self) -> String {
@@ -178,11 +112,7 @@ impl Problem {
             "detail": self.detail,
         });
         let members = body.as_object_mut().expect("it was written as an object");
-        members.extend(
-            self.more
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone())),
-        );
+        members.extend(self.more.iter().map(|(name, value)| (name.clone(), value.clone())));
         body.to_string()
     }
 }
@@ -190,38 +120,21 @@ impl Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Malformed {
-                line,
-                column,
-                detail,
-            } => {
-                let detail =
-                    format!("the body is not JSON: {detail} at line {line} column {column}");
-                Self::new(
-                    StatusCode::BAD_REQUEST,
-                    "malformed-json",
-                    "Malformed JSON",
-                    detail,
-                )
-                .with("line", json!(line))
-                .with("column", json!(column))
+            Refusal::Malformed { line, column, detail } => {
+                let detail = format!("the body is not JSON: {detail} at line {line} column {column}");
+                Self::new(StatusCode::BAD_REQUEST, "malformed-json", "Malformed JSON", detail)
+                    .with("line", json!(line))
+                    .with("column", json!(column))
             }
             Refusal::Invalid(problems) => {
                 let detail = match problems.len() {
                     1 => "the order has a problem".to_owned(),
                     n => format!("the order has {n} problems"),
                 };
-                let errors: Vec<Value> = problems
-                    .into_iter()
-                    .map(|p| json!({"pointer": p.pointer, "detail": p.detail}))
-                    .collect();
-                Self::new(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    "invalid-order",
-                    "Invalid order",
-                    detail,
-                )
-                .with("errors", Value::Array(errors))
+                let errors: Vec<Value> =
+                    problems.into_iter().map(|p| json!({"pointer": p.pointer, "detail": p.detail})).collect();
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-order", "Invalid order", detail)
+                    .with("errors", Value::Array(errors))
             }
         }
     }
@@ -236,20 +149,14 @@ impl From<NotAccepted> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, name, title, detail).worth_retrying()
             }
             NotAccepted::Unavailable(_) => {
-                let detail =
-                    "the order was not taken: what would keep it is out of reach; send it again";
+                let detail = "the order was not taken: what would keep it is out of reach; send it again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, name, title, detail).worth_retrying()
             }
             NotAccepted::Unconfirmed { id, unavailable: _ } => {
                 let detail = "the order was perhaps taken: nothing confirmed it in time; look for it under its id";
-                Self::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "unconfirmed",
-                    "Perhaps taken",
-                    detail,
-                )
-                .with("id", json!(id.to_string()))
-                .worth_retrying()
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unconfirmed", "Perhaps taken", detail)
+                    .with("id", json!(id.to_string()))
+                    .worth_retrying()
             }
         }
     }
@@ -268,9 +175,7 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
-        response
-            .content_type("application/problem+json")
-            .insert_header((header::CACHE_CONTROL, "no-store"));
+        response.content_type("application/problem+json").insert_header((header::CACHE_CONTROL, "no-store"));
         if let Some(secs) = self.retry_after_secs {
             response.insert_header((header::RETRY_AFTER, secs.to_string()));
         }

@@ -46,11 +46,7 @@ pub fn order(record: &OrderRecord) -> Vec<u8> {
     // What the customer placed is an object of its own: its members are put between ours as the text they are.
     let placed = record.order.json();
     json.push(b',');
-    json.extend_from_slice(
-        placed
-            .get(1..placed.len().saturating_sub(1))
-            .unwrap_or_default(),
-    );
+    json.extend_from_slice(placed.get(1..placed.len().saturating_sub(1)).unwrap_or_default());
     json.extend_from_slice(b",\"total\":");
     push(&mut json, record.order.total());
     json.extend_from_slice(b",\"placed_at\":");
@@ -62,23 +58,16 @@ pub fn order(record: &OrderRecord) -> Vec<u8> {
     json.extend_from_slice(b",\"failure\":");
     push(
         &mut json,
-        &history.failure().map(|failure| FailureView {
-            stage: failure.stage.as_snake(),
-            reason: failure.reason,
-        }),
+        &history.failure().map(|failure| FailureView { stage: failure.stage.as_snake(), reason: failure.reason }),
     );
     json.extend_from_slice(b",\"steps\":");
-    push(
-        &mut json,
-        &history.steps().iter().map(StepView::of).collect::<Vec<_>>(),
-    );
+    push(&mut json, &history.steps().iter().map(StepView::of).collect::<Vec<_>>());
     json.push(b'}');
     json
 }
 
 fn push<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) {
-    serde_json::to_writer(json, value)
-        .expect("writing strings and numbers to memory does not fail");
+    serde_json::to_writer(json, value).expect("writing strings and numbers to memory does not fail");
 }
 
 #[cfg(test)]
@@ -94,8 +83,7 @@ mod tests {
         let placed = r#"{"customer_id":"c","currency":"EUR","items":[{"sku":"s","quantity":3,"unit_price":"0.10"}]}"#;
         let placed_at = Timestamp::from_millis(1_764_000_000_000);
         let id = OrderId::from_uuid(Uuid::from_u128(5));
-        let mut record =
-            OrderRecord::new(id, placed_at, Order::from_json(placed.as_bytes()).unwrap());
+        let mut record = OrderRecord::new(id, placed_at, Order::from_json(placed.as_bytes()).unwrap());
         let shown: Value = serde_json::from_slice(&order(&record)).unwrap();
         let expected = json!({
             "id": "00000000-0000-0000-0000-000000000005", "status": "accepted", "customer_id": "c",
@@ -107,22 +95,12 @@ mod tests {
         assert_eq!(shown, expected);
 
         let at = placed_at.after(std::time::Duration::from_millis(5));
-        let decision = Decision::End(End::Failed {
-            reason: "no stock".into(),
-        });
-        let outcome = RecordedOutcome {
-            entered_at: placed_at,
-            finished_at: at,
-            worker: "w".into(),
-            decision,
-        };
+        let decision = Decision::End(End::Failed { reason: "no stock".into() });
+        let outcome = RecordedOutcome { entered_at: placed_at, finished_at: at, worker: "w".into(), decision };
         record.history.record(Stage::Scheduling, &outcome);
         let shown: Value = serde_json::from_slice(&order(&record)).unwrap();
         assert_eq!(shown["status"], "failed");
-        assert_eq!(
-            shown["failure"],
-            json!({"stage": "scheduling", "reason": "no stock"})
-        );
+        assert_eq!(shown["failure"], json!({"stage": "scheduling", "reason": "no stock"}));
         assert_eq!(shown["finished_at"], "2025-11-24T16:00:00.005Z");
         let step = json!({
             "stage": "scheduling", "entered_at": "2025-11-24T16:00:00.000Z",

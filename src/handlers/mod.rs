@@ -45,11 +45,7 @@ impl Call<'_> {
         impl fmt::Display for Key {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}:{}", self.0, self.1)?;
-                if self.2 > 1 {
-                    write!(f, ":{}", self.2)
-                } else {
-                    Ok(())
-                }
+                if self.2 > 1 { write!(f, ":{}", self.2) } else { Ok(()) }
             }
         }
         Key(self.order.id, self.stage, self.order.passage)

@@ -37,19 +37,13 @@ pub(super) struct Archiver {
 
 impl Archiver {
     pub(super) fn new(ports: &Ports, ended: Batches<Ended>, stop: CancellationToken) -> Self {
-        Archiver {
-            ports: ports.clone(),
-            ended,
-            shunned_until: None,
-            stop,
-        }
+        Archiver { ports: ports.clone(), ended, shunned_until: None, stop }
     }
 
     /// Runs until the last sender is gone.
     pub(super) async fn run(mut self) {
         while let Some(batch) = self.ended.next().await {
-            let (orders, tickets): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|e| (e.order, e.ticket)).unzip();
+            let (orders, tickets): (Vec<_>, Vec<_>) = batch.into_iter().map(|e| (e.order, e.ticket)).unzip();
             if self.keep(orders).await {
                 tickets.into_iter().for_each(Ticket::settle);
             }
@@ -58,10 +52,7 @@ impl Archiver {
 
     /// Puts the orders into the archive or into `ending`; whether one of them holds them.
     async fn keep(&mut self, orders: Vec<OrderRecord>) -> bool {
-        if self
-            .shunned_until
-            .is_none_or(|until| Instant::now() >= until)
-        {
+        if self.shunned_until.is_none_or(|until| Instant::now() >= until) {
             match archive(&self.ports, &orders).await {
                 Ok(()) => {
                     self.shunned_until = None;
@@ -73,9 +64,7 @@ impl Archiver {
                 }
             }
         }
-        publish(&self.ports, Place::Ending, &orders, &self.stop)
-            .await
-            .is_ok()
+        publish(&self.ports, Place::Ending, &orders, &self.stop).await.is_ok()
     }
 }
 

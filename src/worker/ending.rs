@@ -32,8 +32,7 @@ pub(super) async fn run(ports: Ports, limits: BatchLimits, stop: CancellationTok
         };
         let fits = |order: &OrderRecord| order.history.status().has_ended();
         let in_hand = unpack(&ports, Source::Ending, &settle, batch, fits).await;
-        let (orders, tickets): (Vec<_>, Vec<_>) =
-            in_hand.into_iter().map(|i| (i.order, i.ticket)).unzip();
+        let (orders, tickets): (Vec<_>, Vec<_>) = in_hand.into_iter().map(|i| (i.order, i.ticket)).unzip();
         if keep(&ports, &orders, &stop).await {
             tickets.into_iter().for_each(Ticket::settle);
         }

@@ -20,16 +20,8 @@ struct Held {
 
 impl Ticket {
     /// Tickets for the `orders` orders of one delivery.
-    pub fn issue(
-        receipt: Receipt,
-        settle: Arc<dyn Settle>,
-        orders: usize,
-    ) -> impl Iterator<Item = Ticket> {
-        let held = Arc::new(Held {
-            receipt,
-            settle,
-            unsettled: AtomicUsize::new(orders),
-        });
+    pub fn issue(receipt: Receipt, settle: Arc<dyn Settle>, orders: usize) -> impl Iterator<Item = Ticket> {
+        let held = Arc::new(Held { receipt, settle, unsettled: AtomicUsize::new(orders) });
         std::iter::repeat_n(held, orders).map(Ticket)
     }
 
@@ -67,15 +59,7 @@ mod tests {
     }
 
     fn tickets(seen: &Arc<Seen>) -> Vec<Ticket> {
-        Ticket::issue(
-            Receipt {
-                connection: 1,
-                tag: 1,
-            },
-            seen.clone(),
-            3,
-        )
-        .collect()
+        Ticket::issue(Receipt { connection: 1, tag: 1 }, seen.clone(), 3).collect()
     }
 
     #[test]

@@ -87,22 +87,14 @@ pub struct Worker {
 impl Worker {
     /// Starts work on `stages`, and the draining of `ending`, on the current runtime.
     pub fn start(options: &WorkerOptions, ports: &Ports, stages: Vec<StageOptions>) -> Worker {
-        let (receiving, finishing, stop) = (
-            TaskTracker::new(),
-            TaskTracker::new(),
-            CancellationToken::new(),
-        );
+        let (receiving, finishing, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         let (archive_sender, to_archive) = mpsc::channel(CHANNEL_ORDERS);
-        finishing.spawn(
-            archiver::Archiver::new(ports, Batches::new(to_archive, options.batch), stop.clone())
-                .run(),
-        );
+        finishing.spawn(archiver::Archiver::new(ports, Batches::new(to_archive, options.batch), stop.clone()).run());
         receiving.spawn(ending::run(ports.clone(), options.batch, stop.clone()));
         for stage in stages {
             let (outbound_sender, outgoing) = mpsc::channel(CHANNEL_ORDERS);
             let (finished_sender, finished) = mpsc::channel(CHANNEL_ORDERS);
-            let outbound =
-                outbound::Outbound::new(ports, Batches::new(outgoing, options.batch), stop.clone());
+            let outbound = outbound::Outbound::new(ports, Batches::new(outgoing, options.batch), stop.clone());
             finishing.spawn(outbound.run());
             let finisher = finish::Finisher {
                 stage: stage.stage,
@@ -112,17 +104,12 @@ impl Worker {
                 archiver: archive_sender.clone(),
             };
             finishing.spawn(finisher.run());
-            let receiver =
-                receive::Receiver::new(options, ports, stage, finished_sender, stop.clone());
+            let receiver = receive::Receiver::new(options, ports, stage, finished_sender, stop.clone());
             receiving.spawn(receiver.run());
         }
         receiving.close();
         finishing.close();
-        Worker {
-            receiving,
-            finishing,
-            stop,
-        }
+        Worker { receiving, finishing, stop }
     }
 
     /// Takes nothing more, and finishes what is in hand or, after `deadline`, gives it back.

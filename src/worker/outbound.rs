@@ -35,23 +35,14 @@ pub(super) struct Outbound {
 
 impl Outbound {
     pub(super) fn new(ports: &Ports, outgoing: Batches<Outgoing>, stop: CancellationToken) -> Self {
-        Outbound {
-            ports: ports.clone(),
-            outgoing,
-            stop,
-        }
+        Outbound { ports: ports.clone(), outgoing, stop }
     }
 
     /// Runs until the last sender is gone.
     pub(super) async fn run(mut self) {
         while let Some(batch) = self.outgoing.next().await {
             let mut by_place: Vec<(Place, Vec<OrderRecord>, Vec<Ticket>)> = Vec::with_capacity(1);
-            for Outgoing {
-                place,
-                order,
-                ticket,
-            } in batch
-            {
+            for Outgoing { place, order, ticket } in batch {
                 match by_place.iter_mut().find(|(other, ..)| *other == place) {
                     Some((_, orders, tickets)) => {
                         orders.push(order);
@@ -61,10 +52,7 @@ impl Outbound {
                 }
             }
             for (place, orders, tickets) in by_place {
-                if publish(&self.ports, place, &orders, &self.stop)
-                    .await
-                    .is_ok()
-                {
+                if publish(&self.ports, place, &orders, &self.stop).await.is_ok() {
                     tickets.into_iter().for_each(Ticket::settle);
                 }
             }

@@ -60,12 +60,7 @@ impl Receiver {
             batch: options.batch,
             ports: ports.clone(),
             at_work: Arc::new(Semaphore::new(stage.at_once)),
-            work: Arc::new(Work {
-                worker: options.name.clone(),
-                clock: ports.clock.clone(),
-                stage,
-                finished,
-            }),
+            work: Arc::new(Work { worker: options.name.clone(), clock: ports.clock.clone(), stage, finished }),
             handlers: TaskTracker::new(),
             stop,
         }
@@ -73,10 +68,7 @@ impl Receiver {
 
     pub(super) async fn run(self) {
         let source = Source::Stage(self.work.stage.stage);
-        let Subscription { deliveries, settle } = self
-            .ports
-            .queues
-            .subscribe(source, self.work.stage.prefetch);
+        let Subscription { deliveries, settle } = self.ports.queues.subscribe(source, self.work.stage.prefetch);
         let mut batches = Batches::new(deliveries, self.batch);
         loop {
             let deliveries = tokio::select! {
@@ -103,49 +95,30 @@ impl Receiver {
             return;
         }
         let (stage, now) = (self.work.stage.stage, self.ports.clock.now());
-        let (orders, held): (Vec<_>, Vec<_>) = in_hand
-            .into_iter()
-            .map(|i| (i.order, (i.ticket, i.delivered_with)))
-            .unzip();
+        let (orders, held): (Vec<_>, Vec<_>) =
+            in_hand.into_iter().map(|i| (i.order, (i.ticket, i.delivered_with))).unzip();
         let begun = self.begun(stage, now, &orders).await;
         for ((order, (ticket, delivered_with)), begun) in orders.into_iter().zip(held).zip(begun) {
             match begun {
                 Begun::Passed => ticket.settle(),
                 Begun::Recorded(outcome) => {
-                    self.work
-                        .hand_on(Finished {
-                            order,
-                            ticket,
-                            outcome,
-                            is_recorded: true,
-                        })
-                        .await
+                    self.work.hand_on(Finished { order, ticket, outcome, is_recorded: true }).await
                 }
                 Begun::Fresh { deliveries } if deliveries > self.work.stage.max_deliveries => {
-                    let outcome = Outcome::Reject {
-                        reason: "delivered too often".into(),
-                    };
+                    let outcome = Outcome::Reject { reason: "delivered too often".into() };
                     self.work.finish(order, ticket, now, outcome).await;
                 }
-                Begun::Fresh { deliveries }
-                    if deliveries > DELIVERIES_BEFORE_SPLIT && delivered_with > 1 =>
-                {
+                Begun::Fresh { deliveries } if deliveries > DELIVERIES_BEFORE_SPLIT && delivered_with > 1 => {
                     self.send_alone(order, ticket).await;
                 }
-                Begun::Fresh { deliveries: _ } | Begun::Absent => {
-                    self.handle(order, ticket, now).await
-                }
+                Begun::Fresh { deliveries: _ } | Begun::Absent => self.handle(order, ticket, now).await,
             }
         }
     }
 
     /// What the in-flight store knows of the orders, after records that were missing have been written again.
     async fn begun(&self, stage: Stage, now: Timestamp, orders: &[OrderRecord]) -> Vec<Begun> {
-        let begun = self
-            .ports
-            .in_flight
-            .begin(stage, &self.work.worker, now, orders)
-            .await;
+        let begun = self.ports.in_flight.begin(stage, &self.work.worker, now, orders).await;
         let mut begun = match begun {
             Ok(begun) => begun,
             Err(unavailable) => {
@@ -153,9 +126,7 @@ impl Receiver {
                 return vec![Begun::Absent; orders.len()];
             }
         };
-        let absent: Vec<usize> = (0..orders.len())
-            .filter(|n| begun[*n] == Begun::Absent)
-            .collect();
+        let absent: Vec<usize> = (0..orders.len()).filter(|n| begun[*n] == Begun::Absent).collect();
         if absent.is_empty() {
             return begun;
         }
@@ -194,19 +165,11 @@ impl Receiver {
         }
         let restored: Vec<OrderRecord> = missing.iter().map(|n| orders[*n].clone()).collect();
         let written = match self.ports.in_flight.put(&restored).await {
-            Ok(()) => {
-                self.ports
-                    .in_flight
-                    .begin(stage, &self.work.worker, now, &restored)
-                    .await
-            }
+            Ok(()) => self.ports.in_flight.begin(stage, &self.work.worker, now, &restored).await,
             Err(unavailable) => Err(unavailable),
         };
         match written {
-            Ok(again) => missing
-                .iter()
-                .zip(again)
-                .for_each(|(n, again)| begun[*n] = again),
+            Ok(again) => missing.iter().zip(again).for_each(|(n, again)| begun[*n] = again),
             Err(unavailable) => {
                 tracing::debug!(%stage, %unavailable, orders = missing.len(), "records not restored")
             }
@@ -216,15 +179,7 @@ impl Receiver {
     /// Puts an order of a batch that comes again and again into a message of its own, so that the one that brings
     /// workers down brings down only itself.
     async fn send_alone(&self, order: OrderRecord, ticket: Ticket) {
-        match self
-            .ports
-            .queues
-            .publish(
-                Place::Stage(self.work.stage.stage),
-                std::slice::from_ref(&order),
-            )
-            .await
-        {
+        match self.ports.queues.publish(Place::Stage(self.work.stage.stage), std::slice::from_ref(&order)).await {
             Ok(()) => ticket.settle(),
             Err(error) => {
                 tracing::warn!(%error, order = %order.id, "a batch could not be taken apart")
@@ -254,41 +209,19 @@ impl Receiver {
 
 impl Work {
     fn call<'a>(&self, order: &'a OrderRecord) -> Call<'a> {
-        Call {
-            order,
-            stage: self.stage.stage,
-            attempt: order.history.next_attempt(self.stage.stage),
-        }
+        Call { order, stage: self.stage.stage, attempt: order.history.next_attempt(self.stage.stage) }
     }
 
     /// Hands on what is to be recorded of an attempt that came to `outcome`.
-    async fn finish(
-        &self,
-        order: OrderRecord,
-        ticket: Ticket,
-        entered_at: Timestamp,
-        outcome: Outcome,
-    ) {
+    async fn finish(&self, order: OrderRecord, ticket: Ticket, entered_at: Timestamp, outcome: Outcome) {
         let attempt = order.history.next_attempt(self.stage.stage);
         let outcome = RecordedOutcome {
             entered_at,
             finished_at: self.clock.now(),
             worker: self.worker.clone(),
-            decision: decide(
-                self.stage.stage,
-                outcome,
-                attempt,
-                &self.stage.retry,
-                rand::random(),
-            ),
+            decision: decide(self.stage.stage, outcome, attempt, &self.stage.retry, rand::random()),
         };
-        self.hand_on(Finished {
-            order,
-            ticket,
-            outcome,
-            is_recorded: false,
-        })
-        .await;
+        self.hand_on(Finished { order, ticket, outcome, is_recorded: false }).await;
     }
 
     async fn hand_on(&self, finished: Finished) {

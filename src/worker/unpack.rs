@@ -35,11 +35,7 @@ pub(super) async fn unpack(
                 let delivered_with = orders.len();
                 let tickets = Ticket::issue(receipt, settle.clone(), delivered_with);
                 let held = orders.into_iter().zip(tickets);
-                in_hand.extend(held.map(|(order, ticket)| InHand {
-                    order,
-                    ticket,
-                    delivered_with,
-                }));
+                in_hand.extend(held.map(|(order, ticket)| InHand { order, ticket, delivered_with }));
                 continue;
             }
             Ok(orders) => Unreadable {
@@ -60,18 +56,8 @@ pub(super) async fn unpack(
 /// Whether the dead letters hold it now.
 async fn bury(ports: &Ports, source: Source, unreadable: Unreadable) -> bool {
     let Unreadable { reason, bytes } = unreadable;
-    tracing::warn!(
-        ?source,
-        reason,
-        bytes = bytes.len(),
-        "a message goes to the dead letters"
-    );
-    let letter = DeadLetter {
-        source,
-        reason,
-        at: ports.clock.now(),
-        bytes,
-    };
+    tracing::warn!(?source, reason, bytes = bytes.len(), "a message goes to the dead letters");
+    let letter = DeadLetter { source, reason, at: ports.clock.now(), bytes };
     let buried = ports.queues.bury(&letter).await;
     if let Err(error) = &buried {
         tracing::warn!(?source, %error, "a dead letter could not be put aside");

@@ -217,6 +217,9 @@ impl Writer {
 
     /// Writes out everything handed in before, closes the file and ends the thread.
     pub(super) fn stop(&self) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.failure = Some(closed());
+        drop(health);
         self.hand_over(Job::Stop);
     }
 
@@ -245,12 +248,13 @@ impl Writer {
     }
 }
 
+fn closed() -> Unavailable {
+    Unavailable::new("SQLite", "the database is closed")
+}
+
 fn refuse(job: Job) {
     match job {
-        Job::Write { operation, .. } => operation.failed(&WriteError::Undone(Unavailable::new(
-            "SQLite",
-            "the database is closed",
-        ))),
+        Job::Write { operation, .. } => operation.failed(&WriteError::Undone(closed())),
         Job::Stop => {}
     }
 }

@@ -17,15 +17,10 @@ pub fn init(log: &Log) {
     // The level was checked with the other settings.
     let filter = EnvFilter::builder().parse_lossy(&log.level);
     let wants_colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr)
-        .with_ansi(wants_colour);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(wants_colour);
     // An error means that there is a subscriber already.
     let _ = match is_json {
-        true => {
-            tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
-        }
+        true => tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish()),
         false => tracing::subscriber::set_global_default(subscriber.finish()),
     };
 }

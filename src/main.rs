@@ -17,16 +17,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     // Two providers are compiled into many programs, and then none is chosen: the first call decides.
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("error: another TLS provider was installed first");
         return ExitCode::from(EXIT_FAILED);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -46,10 +41,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Api(args) => role(Role::Api, &args, roles::api).await,
         Command::Worker(args) => {
             let stages = args.distinct_stages();
-            role(Role::Worker, &args.settings, |settings| {
-                roles::worker(settings, stages)
-            })
-            .await
+            role(Role::Worker, &args.settings, |settings| roles::worker(settings, stages)).await
         }
         Command::Migrate(args) => role(Role::Migrate, &args, roles::migrate).await,
         Command::CheckConfig(args) => cli::check_config::run(&args),

@@ -156,11 +156,7 @@ fn api_options(settings: &Settings) -> ApiOptions {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    ApiOptions {
-        threads,
-        connections_max: settings.api.connections_max,
-        request_timeout: settings.api.request_timeout,
-    }
+    ApiOptions { threads, connections_max: settings.api.connections_max, request_timeout: settings.api.request_timeout }
 }
 
 fn start_worker(settings: &Settings, ports: &Ports, stages: &[Stage]) -> Worker {

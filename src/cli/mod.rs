@@ -174,14 +174,10 @@ mod tests {
 
     #[test]
     fn stages_are_read_in_both_spellings_and_counted_once() {
-        let line =
-            "ordering worker --stage processing --stage pre_processing --stage pre-processing";
+        let line = "ordering worker --stage processing --stage pre_processing --stage pre-processing";
         let Command::Worker(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
             panic!("another command");
         };
-        assert_eq!(
-            args.distinct_stages(),
-            [Stage::PreProcessing, Stage::Processing]
-        );
+        assert_eq!(args.distinct_stages(), [Stage::PreProcessing, Stage::Processing]);
     }
 }

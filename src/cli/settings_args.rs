@@ -7,17 +7,10 @@ use clap::Args;
 use crate::settings::{self, Flag, Given, Loaded, Role, SettingsError};
 
 #[derive(Clone, Debug, Default, Args)]
-#[command(
-    next_help_heading = "Settings (flags win over the environment, the environment over the file)"
-)]
+#[command(next_help_heading = "Settings (flags win over the environment, the environment over the file)")]
 pub struct SettingsArgs {
     /// A settings file (TOML); none is read unless it is named
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "ORDERING_CONFIG",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "FILE", env = "ORDERING_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
 
     /// Where orders are kept: `embedded` or `servers` [env: ORDERING_BACKEND]
@@ -65,11 +58,7 @@ impl SettingsArgs {
     pub fn load(&self, role: Role) -> Result<Loaded, SettingsError> {
         settings::load(
             role,
-            &Given {
-                file: self.config.clone(),
-                environment: std::env::vars_os().collect(),
-                flags: self.flags(),
-            },
+            &Given { file: self.config.clone(), environment: std::env::vars_os().collect(), flags: self.flags() },
         )
     }
 
@@ -84,23 +73,15 @@ impl SettingsArgs {
             ("--postgres-url", "postgres_url", &self.postgres_url),
             ("--namespace", "namespace", &self.namespace),
         ];
-        let own = own.into_iter().filter_map(|(flag, key, value)| {
-            Some(Flag {
-                flag,
-                key: key.to_owned(),
-                value: Some(value.clone()?),
-            })
-        });
+        let own = own
+            .into_iter()
+            .filter_map(|(flag, key, value)| Some(Flag { flag, key: key.to_owned(), value: Some(value.clone()?) }));
         let set = self.set.iter().map(|text| {
             let (key, value) = match text.split_once('=') {
                 Some((key, value)) => (key, Some(value.to_owned())),
                 None => (text.as_str(), None),
             };
-            Flag {
-                flag: "--set",
-                key: key.trim().to_owned(),
-                value,
-            }
+            Flag { flag: "--set", key: key.trim().to_owned(), value }
         });
         own.chain(set).collect()
     }
@@ -128,10 +109,7 @@ mod tests {
         let flags = args.flags();
         assert_eq!(flags.len(), 9);
         for flag in &flags {
-            assert!(
-                settings::keys::all().any(|(name, _)| name == flag.key),
-                "{flag:?}"
-            );
+            assert!(settings::keys::all().any(|(name, _)| name == flag.key), "{flag:?}");
         }
         assert_eq!(flags[8].value.as_deref(), Some("1=2"));
     }

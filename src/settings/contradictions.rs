@@ -15,8 +15,7 @@ pub fn check(role: Role, values: &Values, problems: &mut Vec<Problem>) {
     }
     heartbeat_is_whole(values, problems);
     let (in_flight, ended) = ("redis.in_flight_ttl", "redis.ended_ttl");
-    if values.are_right(&[in_flight, ended]) && values.duration(ended) > values.duration(in_flight)
-    {
+    if values.are_right(&[in_flight, ended]) && values.duration(ended) > values.duration(in_flight) {
         let text = format!("is longer than {in_flight}, {}", values.shown(in_flight));
         problems.push(values.problem(ended, text));
     }
@@ -32,9 +31,7 @@ fn backend_suits_role(role: Role, values: &Values, problems: &mut Vec<Problem>) 
             "needs the back end `servers`: the embedded store is one file that one process holds, and api and workers \
              are several"
         }
-        Role::Migrate => {
-            "needs the back end `servers`: the embedded store brings its file up to date by itself"
-        }
+        Role::Migrate => "needs the back end `servers`: the embedded store brings its file up to date by itself",
     };
     let how = format!(
         "set `backend = \"servers\"`, {}=servers or --backend servers, and the URLs of the servers, or run \
@@ -63,9 +60,8 @@ fn handler_has_its_settings(stage: Stage, values: &Values, problems: &mut Vec<Pr
     for setting in ["delay", "failure_rate"] {
         let name = format!("stages.{stage}.{setting}");
         if values.are_right(&[&name]) && !values.is_default_value(&name) {
-            let text = format!(
-                "is set, and {handler} is `none`, which takes no time and never fails: set it to `simulated`"
-            );
+            let text =
+                format!("is set, and {handler} is `none`, which takes no time and never fails: set it to `simulated`");
             problems.push(values.problem(&name, text));
         }
     }
@@ -80,11 +76,7 @@ fn backoff_grows(stage: Stage, values: &Values, problems: &mut Vec<Problem>) {
             true => (&cap, &base, "shorter"),
             false => (&base, &cap, "longer"),
         };
-        let text = format!(
-            "`{}` is {relation} than {other}, {}",
-            values.shown(name),
-            values.shown(other)
-        );
+        let text = format!("`{}` is {relation} than {other}, {}", values.shown(name), values.shown(other));
         problems.push(values.problem(name, text));
     }
 }

@@ -26,12 +26,7 @@ pub fn list(values: &Values) -> Vec<Effective> {
                 true if !servers && is_of_servers(&key) => Some("not used: backend is `embedded`"),
                 _ => None,
             };
-            Effective {
-                value: value.to_string(),
-                origin: origin.clone(),
-                note,
-                key,
-            }
+            Effective { value: value.to_string(), origin: origin.clone(), note, key }
         })
         .collect()
 }

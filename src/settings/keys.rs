@@ -25,10 +25,7 @@ impl Key {
     /// The name, or the four names of a setting that each stage has.
     pub fn names(&self) -> Vec<String> {
         match self.name.contains(STAGE) {
-            true => Stage::ALL
-                .into_iter()
-                .map(|stage| self.name.replace(STAGE, stage.as_kebab()))
-                .collect(),
+            true => Stage::ALL.into_iter().map(|stage| self.name.replace(STAGE, stage.as_kebab())).collect(),
             false => vec![self.name.to_owned()],
         }
     }
@@ -36,8 +33,7 @@ impl Key {
 
 /// Every setting's name and key, in the order of the table.
 pub fn all() -> impl Iterator<Item = (String, &'static Key)> {
-    KEYS.iter()
-        .flat_map(|key| key.names().into_iter().map(move |name| (name, key)))
+    KEYS.iter().flat_map(|key| key.names().into_iter().map(move |name| (name, key)))
 }
 
 /// The environment variable of a setting: `stages.pre-processing.delay` is `ORDERING_STAGES_PRE_PROCESSING_DELAY`.
@@ -81,20 +77,8 @@ const DAY: u64 = 86_400;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-const fn key(
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    unit: &'static str,
-    meaning: &'static str,
-) -> Key {
-    Key {
-        name,
-        kind,
-        default,
-        unit,
-        meaning,
-    }
+const fn key(name: &'static str, kind: Kind, default: &'static str, unit: &'static str, meaning: &'static str) -> Key {
+    Key { name, kind, default, unit, meaning }
 }
 
 #[rustfmt::skip]
@@ -185,24 +169,14 @@ mod tests {
     fn every_default_is_a_legal_value() {
         for (name, key) in all() {
             let value = key.kind.read_text(key.default).expect(&name);
-            assert_eq!(
-                key.kind.read_text(&value.to_string()).as_ref(),
-                Ok(&value),
-                "{name}"
-            );
+            assert_eq!(key.kind.read_text(&value.to_string()).as_ref(), Ok(&value), "{name}");
         }
     }
 
     #[test]
     fn a_stage_is_found_in_both_spellings() {
-        assert_eq!(
-            canonical("stages.pre_processing.delay"),
-            "stages.pre-processing.delay"
-        );
+        assert_eq!(canonical("stages.pre_processing.delay"), "stages.pre-processing.delay");
         assert_eq!(canonical("stages.packing.delay"), "stages.packing.delay");
-        assert_eq!(
-            variable("stages.pre-processing.delay"),
-            "ORDERING_STAGES_PRE_PROCESSING_DELAY"
-        );
+        assert_eq!(variable("stages.pre-processing.delay"), "ORDERING_STAGES_PRE_PROCESSING_DELAY");
     }
 }

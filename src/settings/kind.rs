@@ -85,19 +85,13 @@ impl Kind {
                 _ => Err(format!("`{text}` is no number from 0 to 1")),
             },
             Kind::Duration { min, max } => {
-                let range = format!(
-                    "from {} to {}",
-                    format_duration(*min),
-                    format_duration(*max)
-                );
+                let range = format!("from {} to {}", format_duration(*min), format_duration(*max));
                 match parse_duration(text) {
-                    Some(duration) if (*min..=*max).contains(&duration) => {
-                        Ok(Value::Duration(duration))
-                    }
+                    Some(duration) if (*min..=*max).contains(&duration) => Ok(Value::Duration(duration)),
                     Some(_) => Err(format!("`{text}` is not {range}")),
-                    None => Err(format!(
-                        "`{text}` is no duration; write {range}, with units: 250ms, 10s, 5m, 1h30m, 30d"
-                    )),
+                    None => {
+                        Err(format!("`{text}` is no duration; write {range}, with units: 250ms, 10s, 5m, 1h30m, 30d"))
+                    }
                 }
             }
             Kind::Size { min, max } => {
@@ -105,9 +99,9 @@ impl Kind {
                 match parse_size(text) {
                     Some(size) if (*min..=*max).contains(&size) => Ok(Value::SizeBytes(size)),
                     Some(_) => Err(format!("`{text}` is not {range}")),
-                    None => Err(format!(
-                        "`{text}` is no size; write {range}, such as 256KiB, 1MiB or a number of bytes"
-                    )),
+                    None => {
+                        Err(format!("`{text}` is no size; write {range}, such as 256KiB, 1MiB or a number of bytes"))
+                    }
                 }
             }
             Kind::Address { optional: true } if text.is_empty() => Ok(Value::Unset),
@@ -122,9 +116,7 @@ impl Kind {
             Kind::Text => match text.chars().count() {
                 _ if text.contains(char::is_control) => Err("has control characters".to_owned()),
                 1..=TEXT_CHARS_MAX => Ok(Value::Text(text.to_owned())),
-                chars => Err(format!(
-                    "has {chars} characters, {TEXT_CHARS_MAX} are the most"
-                )),
+                chars => Err(format!("has {chars} characters, {TEXT_CHARS_MAX} are the most")),
             },
             Kind::Path if text.is_empty() => Err("is empty; name a folder".to_owned()),
             Kind::Path => Ok(Value::Text(text.to_owned())),
@@ -190,11 +182,7 @@ impl Kind {
             Kind::Boolean => "`true` or `false`".to_owned(),
             Kind::Whole { min, max } => format!("{min} to {max}"),
             Kind::Fraction => "0 to 1".to_owned(),
-            Kind::Duration { min, max } => format!(
-                "duration, {} to {}",
-                format_duration(*min),
-                format_duration(*max)
-            ),
+            Kind::Duration { min, max } => format!("duration, {} to {}", format_duration(*min), format_duration(*max)),
             Kind::Size { min, max } => {
                 format!("size, {} to {}", format_size(*min), format_size(*max))
             }
@@ -238,9 +226,7 @@ fn any_of(choices: &[&str]) -> String {
 fn is_namespace(text: &str) -> bool {
     text.len() <= NAMESPACE_CHARS_MAX
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'))
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'))
 }
 
 fn check_log_level(text: &str) -> Result<(), String> {

@@ -24,8 +24,7 @@ pub use effective::Effective;
 pub use problems::{Problem, SettingsError};
 pub use sources::{Flag, Given, Origin};
 pub use typed::{
-    Api, Backend, Batch, Handler, Log, LogFormat, Postgres, RabbitMq, Redis, Settings,
-    StageSettings, Stages,
+    Api, Backend, Batch, Handler, Log, LogFormat, Postgres, RabbitMq, Redis, Settings, StageSettings, Stages,
 };
 pub use urls::{Address, SecretUrl};
 
@@ -72,8 +71,5 @@ pub fn load(role: Role, given: &Given) -> Result<Loaded, SettingsError> {
     if !problems.is_empty() {
         return Err(SettingsError { problems });
     }
-    Ok(Loaded {
-        settings: Settings::from_values(&values),
-        effective: effective::list(&values),
-    })
+    Ok(Loaded { settings: Settings::from_values(&values), effective: effective::list(&values) })
 }

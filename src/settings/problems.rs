@@ -25,11 +25,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(key: impl Into<String>, origin: Origin, text: impl Into<String>) -> Self {
-        Problem {
-            key: key.into(),
-            origin,
-            text: text.into(),
-        }
+        Problem { key: key.into(), origin, text: text.into() }
     }
 
     /// There is no setting of this name.

@@ -55,10 +55,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Default => f.write_str("default"),
             Origin::File { path, line: None } => write!(f, "{}", path.display()),
-            Origin::File {
-                path,
-                line: Some(line),
-            } => write!(f, "{}, line {line}", path.display()),
+            Origin::File { path, line: Some(line) } => write!(f, "{}, line {line}", path.display()),
             Origin::Environment(variable) => f.write_str(variable),
             Origin::Flag(flag) => f.write_str(flag),
         }
@@ -92,16 +89,11 @@ fn read_flags(flags: &[Flag], entries: &mut Vec<Entry>, problems: &mut Vec<Probl
     for flag in flags {
         let origin = Origin::Flag(flag.flag);
         // A name of other characters may be a URL whose `=` was forgotten: it is not shown.
-        let is_name = flag
-            .key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        let is_name = flag.key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         match &flag.value {
-            Some(value) if is_name => entries.push(Entry {
-                name: keys::canonical(&flag.key),
-                origin,
-                raw: Raw::Text(value.clone()),
-            }),
+            Some(value) if is_name => {
+                entries.push(Entry { name: keys::canonical(&flag.key), origin, raw: Raw::Text(value.clone()) })
+            }
             Some(_) | None => {
                 let text = "takes KEY=VALUE, such as api.body_max=1MiB";
                 problems.push(Problem::new("", origin, text));
@@ -113,10 +105,7 @@ fn read_flags(flags: &[Flag], entries: &mut Vec<Entry>, problems: &mut Vec<Probl
 fn read_file(path: &Path, entries: &mut Vec<Entry>, problems: &mut Vec<Problem>) {
     let path: Arc<Path> = path.into();
     let whole = |text: String| {
-        let origin = Origin::File {
-            path: path.clone(),
-            line: None,
-        };
+        let origin = Origin::File { path: path.clone(), line: None };
         Problem::new("", origin, text)
     };
     let text = match std::fs::read_to_string(&path) {
@@ -129,24 +118,14 @@ fn read_file(path: &Path, entries: &mut Vec<Entry>, problems: &mut Vec<Problem>)
     let document = match Document::parse(text.as_str()) {
         Ok(document) => document,
         Err(error) => {
-            let origin = Origin::File {
-                path: path.clone(),
-                line: error.span().map(|span| line_of(&text, span.start)),
-            };
+            let origin = Origin::File { path: path.clone(), line: error.span().map(|span| line_of(&text, span.start)) };
             // Only the message: the error's whole text quotes the line, which may hold a password.
             let message = error.message().replace('\n', "; ");
-            problems.push(Problem::new(
-                "",
-                origin,
-                format!("no valid TOML: {message}"),
-            ));
+            problems.push(Problem::new("", origin, format!("no valid TOML: {message}")));
             return;
         }
     };
-    let file = File {
-        path: &path,
-        text: &text,
-    };
+    let file = File { path: &path, text: &text };
     file.walk("", document.as_table(), entries, problems);
 }
 
@@ -157,33 +136,18 @@ struct File<'a> {
 
 impl File<'_> {
     /// Collects the values of a table and of the tables in it.
-    fn walk(
-        &self,
-        prefix: &str,
-        table: &dyn TableLike,
-        entries: &mut Vec<Entry>,
-        problems: &mut Vec<Problem>,
-    ) {
+    fn walk(&self, prefix: &str, table: &dyn TableLike, entries: &mut Vec<Entry>, problems: &mut Vec<Problem>) {
         for (key, item) in table.iter() {
             let name = keys::canonical(&format!("{prefix}{key}"));
-            let span = table
-                .get_key_value(key)
-                .and_then(|(key, _)| key.span())
-                .or_else(|| item.span());
-            let origin = Origin::File {
-                path: self.path.clone(),
-                line: span.map(|span| line_of(self.text, span.start)),
-            };
+            let span = table.get_key_value(key).and_then(|(key, _)| key.span()).or_else(|| item.span());
+            let origin =
+                Origin::File { path: self.path.clone(), line: span.map(|span| line_of(self.text, span.start)) };
             let is_setting = keys::all().any(|(known, _)| known == name);
             let section = format!("{name}.");
             let is_section = keys::all().any(|(known, _)| known.starts_with(&section));
             match item {
                 Item::Value(value) if is_setting && !value.is_inline_table() => {
-                    entries.push(Entry {
-                        name,
-                        origin,
-                        raw: Raw::Toml(value.clone()),
-                    })
+                    entries.push(Entry { name, origin, raw: Raw::Toml(value.clone()) })
                 }
                 _ if is_setting => {
                     let text = "is a setting, not a section of settings";
@@ -207,11 +171,7 @@ fn line_of(text: &str, offset: usize) -> usize {
     before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-fn read_environment(
-    environment: &[(OsString, OsString)],
-    entries: &mut Vec<Entry>,
-    problems: &mut Vec<Problem>,
-) {
+fn read_environment(environment: &[(OsString, OsString)], entries: &mut Vec<Entry>, problems: &mut Vec<Problem>) {
     for (variable, value) in environment {
         let Some(variable) = variable.to_str() else {
             continue;
@@ -225,11 +185,7 @@ fn read_environment(
         };
         let origin = Origin::Environment(variable.to_owned());
         match value.to_str() {
-            Some(value) => entries.push(Entry {
-                name,
-                origin,
-                raw: Raw::Text(value.to_owned()),
-            }),
+            Some(value) => entries.push(Entry { name, origin, raw: Raw::Text(value.to_owned()) }),
             None => problems.push(Problem::new(name, origin, "is no UTF-8")),
         }
     }
@@ -239,9 +195,7 @@ fn read_environment(
 /// and scripts, and those that Kubernetes sets in every pod for a service named `ordering` or `ordering-…`.
 fn is_of_others(variable: &str) -> bool {
     const OWN: &[&str] = &["ORDERING_CONFIG", "ORDERING_SERVER", "ORDERING_SERVERS_DIR"];
-    let is_port = variable
-        .split_once("_PORT_")
-        .is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let is_port = variable.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
     OWN.contains(&variable)
         || variable.starts_with("ORDERING_TEST")
         || variable.ends_with("_SERVICE_HOST")

@@ -147,10 +147,7 @@ impl Settings {
             data_dir: values.text("data_dir").into(),
             migrate_at_start: values.boolean("migrate_at_start"),
             stop_timeout: values.duration("stop_timeout"),
-            worker_name: values
-                .optional_text("worker_name")
-                .map_or_else(host_and_process, str::to_owned)
-                .into(),
+            worker_name: values.optional_text("worker_name").map_or_else(host_and_process, str::to_owned).into(),
             max_deliveries: values.whole("max_deliveries"),
             log: Log {
                 level: values.text("log.level").to_owned(),
@@ -167,10 +164,7 @@ impl Settings {
                 connections_max: values.whole("api.connections_max"),
                 threads: values.whole("api.threads"),
             },
-            batch: Batch {
-                orders_max: values.whole("batch.orders_max"),
-                bytes_max: values.whole("batch.bytes_max"),
-            },
+            batch: Batch { orders_max: values.whole("batch.orders_max"), bytes_max: values.whole("batch.bytes_max") },
             stages: Stages(Stage::ALL.map(|stage| StageSettings::from_values(stage, values))),
             rabbitmq: RabbitMq {
                 urls: values.urls("amqp_urls").to_vec(),

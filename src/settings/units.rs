@@ -3,13 +3,7 @@
 use std::time::Duration;
 
 /// Largest first, in milliseconds: the order in which a duration is written.
-const DURATION_UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const DURATION_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Largest first, in bytes.
 const SIZE_UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
@@ -23,9 +17,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut units = DURATION_UNITS.as_slice();
     while !rest.is_empty() {
         let (number, tail) = split_number(rest)?;
-        let unit_len = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let unit_len = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_len);
         let place = units.iter().position(|(name, _)| *name == unit)?;
         millis = millis.checked_add(number.checked_mul(units[place].1)?)?;
@@ -64,9 +56,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
 
 /// Writes a size in the largest unit that holds it exactly.
 pub fn format_size(bytes: u64) -> String {
-    let unit = SIZE_UNITS
-        .into_iter()
-        .find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
+    let unit = SIZE_UNITS.into_iter().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
     match unit {
         Some((name, size)) => format!("{}{name}", bytes / size),
         None => bytes.to_string(),
@@ -74,9 +64,7 @@ pub fn format_size(bytes: u64) -> String {
 }
 
 fn split_number(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, tail) = text.split_at(end);
     Some((digits.parse().ok()?, tail))
 }
@@ -125,14 +113,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_written_back() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("1000", 1000),
-            ("1KiB", 1024),
-            ("256KiB", 262_144),
-            ("3MiB", 3 << 20),
-            ("1GiB", 1 << 30),
-        ] {
+        for (text, bytes) in
+            [("0", 0), ("1000", 1000), ("1KiB", 1024), ("256KiB", 262_144), ("3MiB", 3 << 20), ("1GiB", 1 << 30)]
+        {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
             assert_eq!(format_size(bytes), text);
         }
@@ -142,15 +125,7 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in [
-            "",
-            "KiB",
-            "256KB",
-            "256kib",
-            "1.5MiB",
-            "-1",
-            "99999999999999999GiB",
-        ] {
+        for text in ["", "KiB", "256KB", "256kib", "1.5MiB", "-1", "99999999999999999GiB"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }

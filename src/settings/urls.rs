@@ -49,9 +49,7 @@ impl Address {
     /// What is wrong with it, and what would be right.
     pub fn parse(text: &str) -> Result<Address, String> {
         let wrong = |what: &str| {
-            Err(format!(
-                "`{text}` {what}; write HOST:PORT, such as 127.0.0.1:8080 (0.0.0.0 for every interface)"
-            ))
+            Err(format!("`{text}` {what}; write HOST:PORT, such as 127.0.0.1:8080 (0.0.0.0 for every interface)"))
         };
         let Some((host, port)) = text.rsplit_once(':') else {
             return wrong("has no port");
@@ -65,10 +63,7 @@ impl Address {
             None if host.is_empty() => return wrong("has no host"),
             _ => return wrong("has a host that is none"),
         };
-        Ok(Address {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Address { host: host.to_owned(), port })
     }
 }
 
@@ -83,10 +78,7 @@ impl fmt::Display for Address {
 }
 
 fn is_host(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 /// Checks the shape of one RabbitMQ URL. The reason never quotes it.
@@ -106,17 +98,12 @@ pub fn check_postgres(url: &str) -> Result<(), String> {
         return Ok(());
     }
     const SCHEMES: &[&str] = &["postgresql", "postgres"];
-    check(
-        url,
-        SCHEMES,
-        "postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
-    )
+    check(url, SCHEMES, "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
 }
 
 fn is_key_value_form(text: &str) -> bool {
-    text.split_once('=').is_some_and(|(key, _)| {
-        !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-    })
+    text.split_once('=')
+        .is_some_and(|(key, _)| !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
 }
 
 fn check(url: &str, schemes: &[&str], form: &str) -> Result<(), String> {
@@ -125,17 +112,11 @@ fn check(url: &str, schemes: &[&str], form: &str) -> Result<(), String> {
     };
     if !schemes.contains(&scheme) {
         let schemes: Vec<String> = schemes.iter().map(|s| format!("{s}://")).collect();
-        return Err(format!(
-            "must begin with {}; write {form}",
-            schemes.join(" or ")
-        ));
+        return Err(format!("must begin with {}; write {form}", schemes.join(" or ")));
     }
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
     if rest[authority.len()..].contains('@') && !authority.contains('@') {
-        return Err(
-            "has an `@` after its host: write a `/`, `?` or `#` of the password as %2F, %3F or %23"
-                .to_owned(),
-        );
+        return Err("has an `@` after its host: write a `/`, `?` or `#` of the password as %2F, %3F or %23".to_owned());
     }
     let hosts = authority.rsplit_once('@').map_or(authority, |(_, h)| h);
     if hosts.is_empty() {
@@ -146,9 +127,7 @@ fn check(url: &str, schemes: &[&str], form: &str) -> Result<(), String> {
         let (name, port) = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
             Some((name, "")) => (name, None),
             Some((name, port)) => (name, Some(port.strip_prefix(':').unwrap_or("none"))),
-            None => host
-                .split_once(':')
-                .map_or((host, None), |(name, port)| (name, Some(port))),
+            None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
         };
         if name.is_empty() {
             return Err(format!("names no host; write {form}"));
@@ -228,15 +207,9 @@ mod tests {
             ("amqp://user:p?w#x@host", "amqp://user:***@host"),
             ("redis://:pw@host", "redis://:***@host"),
             ("redis://pw@host", "redis://***@host"),
-            (
-                "redis-sentinel://:pw@host?sentinelPassword=pw2",
-                "redis-sentinel://:***@host?sentinelPassword=***",
-            ),
+            ("redis-sentinel://:pw@host?sentinelPassword=pw2", "redis-sentinel://:***@host?sentinelPassword=***"),
             ("postgresql://me@host/db", "postgresql://me@host/db"),
-            (
-                "postgresql://me@host/db?sslmode=off&password=pw",
-                "postgresql://me@host/db?sslmode=off&password=***",
-            ),
+            ("postgresql://me@host/db?sslmode=off&password=pw", "postgresql://me@host/db?sslmode=off&password=***"),
             ("host=h user=me password=pw", "host=h user=me password=***"),
             ("host=h password='p w' user=me", "***"),
             ("host=h password = pw", "host=h *** =*** ***"),
@@ -244,10 +217,7 @@ mod tests {
             ("pw@host:5672", "***"),
         ] {
             assert_eq!(mask(url), shown, "{url}");
-            assert_eq!(
-                format!("{:?}", SecretUrl::new(url)),
-                format!("SecretUrl({shown})")
-            );
+            assert_eq!(format!("{:?}", SecretUrl::new(url)), format!("SecretUrl({shown})"));
         }
     }
 
@@ -278,16 +248,7 @@ mod tests {
         for text in ["127.0.0.1:8080", "localhost:0", "[::1]:8080"] {
             assert_eq!(Address::parse(text).unwrap().to_string(), text);
         }
-        for text in [
-            "",
-            "8080",
-            ":8080",
-            "host:",
-            "host:99999",
-            "::1:80",
-            "a b:1",
-            "[x]:1",
-        ] {
+        for text in ["", "8080", ":8080", "host:", "host:99999", "::1:80", "a b:1", "[x]:1"] {
             assert!(Address::parse(text).is_err(), "{text}");
         }
     }

@@ -21,16 +21,10 @@ impl Values {
     /// Every setting at its default.
     pub fn defaults() -> Values {
         let by_name = keys::all().map(|(name, key)| {
-            let value = key
-                .kind
-                .read_text(key.default)
-                .expect("a test reads every default");
+            let value = key.kind.read_text(key.default).expect("a test reads every default");
             (name, (value, Origin::Default))
         });
-        Values {
-            by_name: by_name.collect(),
-            wrong: BTreeSet::new(),
-        }
+        Values { by_name: by_name.collect(), wrong: BTreeSet::new() }
     }
 
     /// Puts a given value in force, or notes what is wrong with it.
@@ -68,9 +62,7 @@ impl Values {
     }
 
     pub fn is_default_value(&self, name: &str) -> bool {
-        let (_, key) = keys::all()
-            .find(|(known, _)| known == name)
-            .expect(IN_TABLE);
+        let (_, key) = keys::all().find(|(known, _)| known == name).expect(IN_TABLE);
         key.kind.read_text(key.default).as_ref() == Ok(self.value(name))
     }
 

@@ -6,6 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::settings::{Log, LogFormat};
 
+/// Libraries that talk too much.
+const QUIET: &str = "actix_server=warn,amqprs=error,fred=error,refinery_core=warn";
+
 /// Begins to log. Does nothing if somebody else (a test) has begun before.
 pub fn init(log: &Log) {
     let is_terminal = stderr().is_terminal();
@@ -15,7 +18,8 @@ pub fn init(log: &Log) {
         LogFormat::Auto => !is_terminal,
     };
     // The level was checked with the other settings.
-    let filter = EnvFilter::builder().parse_lossy(&log.level);
+    // What libraries say of their own starts and stops is noise at `info`. Asked for by name, it comes.
+    let filter = EnvFilter::builder().parse_lossy(format!("{QUIET},{}", log.level));
     let wants_colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(wants_colour);
     // An error means that there is a subscriber already.

@@ -76,8 +76,13 @@ impl System {
     }
 
     /// SIGTERM, and waits for its end.
-    pub fn terminate(mut self) -> ExitStatus {
+    pub fn terminate(self) -> ExitStatus {
         self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits for its end.
+    pub fn ended(mut self) -> ExitStatus {
         let end = Instant::now() + DEADLINE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -156,7 +161,8 @@ pub async fn place(client: &reqwest::Client, url: &str, order: &Value) -> Result
     let sent = client.post(format!("{url}/v1/orders")).json(order).send().await;
     let answer = sent.map_err(|error| error.to_string())?;
     let (status, location) = (answer.status(), answer.headers().get("location").cloned());
-    let body: Value = answer.json().await.map_err(|error| error.to_string())?;
+    let text = answer.text().await.map_err(|error| error.to_string())?;
+    let body: Value = serde_json::from_str(&text).map_err(|error| format!("{status} {text:?}: {error}"))?;
     if status != 202 {
         return Err(format!("{status}: {body}"));
     }

@@ -154,7 +154,8 @@ async fn a_closed_database_is_one_file_and_refuses_everything() {
     embedded.close().await;
     embedded.close().await;
     assert!(subscription.deliveries.recv().await.is_none());
-    assert!(!folder.path().join("ordering.db-wal").exists());
+    let log = folder.path().join("ordering.db-wal").metadata();
+    assert!(log.is_err() || log.unwrap().len() == 0);
     let refused = queues.publish(place, &[order(2)]).await.unwrap_err();
     assert!(matches!(refused, PublishError::NotTaken(_)), "{refused}");
     let letter = DeadLetter {
@@ -427,6 +428,77 @@ async fn one_sync_serves_all_who_write_at_a_time() {
     found.sort_unstable();
     assert_eq!(found, (0..2_000).collect::<Vec<_>>());
     embedded.close().await;
+}
+
+/// Workers come, settle some of what they get, and go without a word; others publish meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn workers_that_come_and_go_lose_nothing() {
+    const MESSAGES: u128 = 3_000;
+    let folder = folder();
+    let embedded = open(&folder);
+    let queues = embedded.queues();
+    let done = Arc::new(std::sync::Mutex::new(
+        std::collections::BTreeMap::<u128, u32>::new(),
+    ));
+    let publishers = (0..4).map(|part| {
+        let queues = queues.clone();
+        tokio::spawn(async move {
+            for n in (0..MESSAGES).filter(|n| n % 4 == part) {
+                let place = Place::Stage(Stage::Scheduling);
+                queues.publish(place, &[order(n)]).await.unwrap();
+            }
+        })
+    });
+    let publishers: Vec<_> = publishers.collect();
+    let workers = (0..6u16).map(|worker| {
+        let (queues, done) = (queues.clone(), done.clone());
+        tokio::spawn(async move {
+            for round in 0.. {
+                if done.lock().unwrap().len() == MESSAGES as usize {
+                    return;
+                }
+                let mut subscription = queues.subscribe(FIRST, 1 + 7 * worker);
+                for turn in 0..(20 + 13 * worker + round % 5) {
+                    let delivery = tokio::time::timeout(
+                        Duration::from_millis(100),
+                        subscription.deliveries.recv(),
+                    );
+                    let Ok(Some(delivery)) = delivery.await else {
+                        break;
+                    };
+                    let n = ids(&delivery)[0];
+                    if turn % 5 == 3 {
+                        subscription.settle.give_back(delivery.receipt);
+                    } else {
+                        *done.lock().unwrap().entry(n).or_default() += 1;
+                        subscription.settle.ack(delivery.receipt);
+                    }
+                }
+            }
+        })
+    });
+    let workers: Vec<_> = workers.collect();
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    let worked_off = async {
+        for worker in workers {
+            worker.await.unwrap();
+        }
+    };
+    tokio::time::timeout(3 * DEADLINE, worked_off)
+        .await
+        .expect("all are delivered");
+    let done = done.lock().unwrap().clone();
+    assert_eq!(done.len(), MESSAGES as usize);
+    let twice: Vec<_> = done.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "acked, and delivered again: {twice:?}");
+    embedded.close().await;
+    let shell = rusqlite::Connection::open(folder.path().join("ordering.db")).unwrap();
+    let left: i64 = shell
+        .query_row("SELECT count(*) FROM messages", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0);
 }
 
 #[tokio::test]

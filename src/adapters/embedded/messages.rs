@@ -64,7 +64,7 @@ pub(super) fn next_ready_at(connection: &Connection) -> rusqlite::Result<Option<
 }
 
 /// Moves up to `limit` messages whose time has come to their queues. What is to wait beyond `latest`, longer than any
-/// wait there is, was written before the machine's clock was put back, and has its time now.
+/// wait can be, was written before the machine's clock was put back, and has its time now.
 pub(super) fn move_ready(
     connection: &Connection,
     now: Timestamp,

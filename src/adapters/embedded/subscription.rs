@@ -146,7 +146,8 @@ impl Subscription {
         {
             Ok(read) => read,
             Err(error) => {
-                self.queue.give_back(&ids);
+                // The first may be one that cannot be read (a damaged page): it must not block the others.
+                self.queue.put_off(&ids);
                 return Err(error);
             }
         };
@@ -260,8 +261,15 @@ fn read(
             break;
         }
         read.examined += 1;
-        let Some(bytes) = messages::body(connection, *id)? else {
-            continue;
+        let bytes = match messages::body(connection, *id) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => continue,
+            Err(error) if read.messages.is_empty() => return Err(error),
+            Err(_) => {
+                // Those before it first: it comes up again at the head.
+                read.examined -= 1;
+                break;
+            }
         };
         size_bytes += bytes.len();
         let dropped = Arc::new(AtomicBool::new(false));

@@ -31,12 +31,7 @@ mod contract {
     pub(crate) use tests_of;
 
     pub mod archive;
+    mod embedded;
     pub mod in_flight;
-    #[allow(
-        dead_code,
-        unused_macros,
-        unused_imports,
-        reason = "until the first adapter runs it"
-    )]
     pub mod queues;
 }

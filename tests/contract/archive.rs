@@ -11,6 +11,7 @@ use crate::support::{accepted, after, completed, failed, failure, order, orders,
 pub struct Subject {
     pub archive: Arc<dyn Archive>,
     /// What must live as long as the archive: its folder, for example.
+    #[allow(dead_code, reason = "it is held, not read")]
     pub holds: Box<dyn std::any::Any + Send + Sync>,
 }
 

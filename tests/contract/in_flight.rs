@@ -20,6 +20,7 @@ pub struct Subject {
     /// Loses all records, as a crash of a store in memory does; `None` where that cannot happen.
     pub wipe: Option<Wipe>,
     /// What must live as long as the store: its folder, for example.
+    #[allow(dead_code, reason = "it is held, not read")]
     pub holds: Box<dyn std::any::Any + Send + Sync>,
 }
 

@@ -23,6 +23,7 @@ pub struct Subject {
     /// Puts these bytes into the queue of a source as they are; `None` where nobody can.
     pub put_bytes: Option<PutBytes>,
     /// What must live as long as the queues: their folder, for example.
+    #[allow(dead_code, reason = "it is held, not read")]
     pub holds: Box<dyn std::any::Any + Send + Sync>,
 }
 

@@ -59,7 +59,7 @@ pub(super) fn insert_delayed(
 pub(super) fn next_ready_at(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     connection
         .prepare_cached("SELECT min(ready_at) FROM delayed_messages")?
-        .query_row([], |row| Ok(row.get::<_, Option<i64>>(0)?))
+        .query_row([], |row| row.get::<_, Option<i64>>(0))
         .map(|ms| ms.map(Timestamp::from_millis))
 }
 

@@ -101,7 +101,10 @@ impl Subscription {
             };
             let ids = tokio::select! {
                 biased;
-                () = closed.cancelled() => return,
+                () = closed.cancelled() => {
+                    self.give_back_all();
+                    return;
+                }
                 () = channel.closed() => break,
                 ids = next => ids,
             };
@@ -186,31 +189,38 @@ impl Subscription {
         Some(held.id)
     }
 
+    /// Whatever is not settled is for somebody else; receipts count for nothing from now on.
+    fn give_back_all(&self) {
+        self.give_back_where(|_| true);
+    }
+
+    fn give_back_where(&self, condition: impl Fn(&Held) -> bool) {
+        let mut ids: Vec<i64> = Vec::new();
+        self.unsettled().by_tag.retain(|_, held| {
+            let keep = !condition(held);
+            if !keep {
+                ids.push(held.id);
+            }
+            keep
+        });
+        ids.sort_unstable();
+        self.queue.give_back(&ids);
+    }
+
     /// After the receiver was dropped.
     async fn give_back_unseen(self: Arc<Self>) {
         let mut wait = DROP_WAIT;
         loop {
             tokio::select! {
-                () = self.closed.cancelled() => return,
+                () = self.closed.cancelled() => return self.give_back_all(),
                 () = tokio::time::sleep(wait) => {}
             }
             // Nobody else has this any more: nobody can settle what is left.
-            let abandoned = Arc::strong_count(&self) == 1;
-            let mut unseen: Vec<i64> = Vec::new();
-            let rest = {
-                let mut unsettled = self.unsettled();
-                unsettled.by_tag.retain(|_, held| {
-                    let keep = !abandoned && !held.dropped.load(Ordering::Acquire);
-                    if !keep {
-                        unseen.push(held.id);
-                    }
-                    keep
-                });
-                unsettled.by_tag.len()
-            };
-            unseen.sort_unstable();
-            self.queue.give_back(&unseen);
-            if rest == 0 {
+            if Arc::strong_count(&self) == 1 {
+                return self.give_back_all();
+            }
+            self.give_back_where(|held| held.dropped.load(Ordering::Acquire));
+            if self.unsettled().by_tag.is_empty() {
                 return;
             }
             // What is left is held; should the worker drop it and forget it, somebody else is to have it.

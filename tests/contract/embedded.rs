@@ -48,11 +48,13 @@ mod queues_over_restarts {
     use super::*;
     use crate::contract::queues::Subject;
 
+    /// The database, and the queues of it that were handed out.
+    type Opened = (Embedded, Vec<Arc<dyn Queues>>);
+
     /// Every opening that finds the last one closed opens the file anew.
     async fn subject() -> Option<Subject> {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let current: Arc<tokio::sync::Mutex<Option<(Embedded, Vec<Arc<dyn Queues>>)>>> =
-            Arc::default();
+        let current: Arc<tokio::sync::Mutex<Option<Opened>>> = Arc::default();
         let opened_folder = folder.clone();
         Some(Subject {
             open: Box::new(move || {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::database::unavailable_row;
 use super::readers::Readers;
-use super::rows::{Json, read_order};
+use super::stored_order::{Json, read_order};
 use super::writer::Writer;
 use crate::domain::{OrderId, OrderRecord};
 use crate::ports::{Archive, Archived, Unavailable};

@@ -65,7 +65,7 @@ impl Chores {
         let due_in = due_in(messages::next_ready_at(connection), now);
         self.moving.wait(match due_in {
             // No wait is that long: the machine's clock was put back. It is over now.
-            Some(due_in) if due_in > longest_delay() => Duration::ZERO,
+            Some(due_in) if due_in > impossible_wait() => Duration::ZERO,
             Some(due_in) => due_in,
             None => Duration::MAX,
         })
@@ -94,8 +94,10 @@ impl Chores {
     }
 }
 
-fn longest_delay() -> Duration {
-    Delay::all().map(Delay::as_duration).max().unwrap_or_default()
+/// Twice the longest wait there is: a clock that is only being adjusted lets nobody go early.
+fn impossible_wait() -> Duration {
+    let longest = Delay::all().map(Delay::as_duration).max();
+    2 * longest.unwrap_or_default()
 }
 
 fn due_in(at: rusqlite::Result<Option<Timestamp>>, now: Timestamp) -> Option<Duration> {
@@ -117,7 +119,7 @@ struct Move {
 impl Operation for Move {
     fn execute(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let now = SystemClock.now();
-        self.moved = messages::move_ready(connection, now, now.after(longest_delay()), MOVED_MAX)?;
+        self.moved = messages::move_ready(connection, now, now.after(impossible_wait()), MOVED_MAX)?;
         Ok(())
     }
 

@@ -22,6 +22,7 @@ use super::archive;
 use super::database::unavailable_row;
 use super::readers::Readers;
 use super::rows::{self, Attempt, Known, Row};
+use super::stored_order::{Stored, find_in_flight};
 use super::writer::Writer;
 use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
 use crate::ports::{Begun, Clock, InFlight, Recorded, SystemClock, Unavailable};
@@ -133,10 +134,10 @@ impl InFlight for EmbeddedInFlight {
             // Both looks see the same state of the database.
             let transaction = connection.unchecked_transaction()?;
             let key = id.to_string();
-            Ok(match rows::find(&transaction, &key)? {
+            Ok(match find_in_flight(&transaction, &key)? {
                 None => None,
-                Some(rows::Stored::InArchive) => archive::find(&transaction, &key)?,
-                Some(rows::Stored::Here(order)) => Some(order),
+                Some(Stored::InArchive) => archive::find(&transaction, &key)?,
+                Some(Stored::Here(order)) => Some(order),
             })
         };
         let Some(found) = self.readers.read(read).await? else {

@@ -49,12 +49,12 @@ pub(super) fn insert_delayed(
 pub(super) fn next_ready_at(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     connection
         .prepare_cached("SELECT min(ready_at) FROM delayed_messages")?
-        .query_row([], |row| Ok(row.get::<_, Option<i64>>(0)?))
+        .query_row([], |row| row.get::<_, Option<i64>>(0))
         .map(|ms| ms.map(Timestamp::from_millis))
 }
 
 /// Moves up to `limit` messages whose time has come to their queues. What is to wait beyond `latest`, longer than any
-/// wait there is, was written before the machine's clock was put back, and has its time now.
+/// wait can be, was written before the machine's clock was put back, and has its time now.
 pub(super) fn move_ready(
     connection: &Connection,
     now: Timestamp,

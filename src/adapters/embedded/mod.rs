@@ -21,12 +21,14 @@ mod archive;
 mod chores;
 mod database;
 mod folder;
+mod group_commit;
 mod in_flight;
 mod messages;
 mod queues;
 mod readers;
 mod rows;
 mod sources;
+mod stored_order;
 mod subscription;
 mod writer;
 
@@ -39,7 +41,7 @@ pub use archive::EmbeddedArchive;
 pub use in_flight::EmbeddedInFlight;
 pub use queues::EmbeddedQueues;
 
-use crate::ports::{Queues, Unavailable};
+use crate::ports::Unavailable;
 use chores::Chores;
 use folder::FolderLock;
 use readers::Readers;
@@ -102,7 +104,7 @@ fn owner(pid: Option<u32>) -> String {
 
 /// The open database.
 pub struct Embedded {
-    queues: Arc<EmbeddedQueues>,
+    queues: Arc<queues::Shared>,
     in_flight: Arc<EmbeddedInFlight>,
     archive: Arc<EmbeddedArchive>,
     writer: Writer,
@@ -126,7 +128,7 @@ impl Embedded {
         let chores = Chores::new(sources.clone());
         let (writer, thread) = Writer::start(connection, lock, chores).map_err(OpenError::Thread)?;
         Ok(Embedded {
-            queues: Arc::new(EmbeddedQueues::new(writer.clone(), readers.clone(), sources)),
+            queues: queues::Shared::new(writer.clone(), readers.clone(), sources),
             in_flight: Arc::new(EmbeddedInFlight::new(writer.clone(), readers.clone(), options.ended_ttl)),
             archive: Arc::new(EmbeddedArchive::new(writer.clone(), readers.clone())),
             writer,
@@ -135,8 +137,9 @@ impl Embedded {
         })
     }
 
+    /// The queues. Each value this gives is closed for itself: what its subscribers held then goes to those of others.
     pub fn queues(&self) -> Arc<EmbeddedQueues> {
-        self.queues.clone()
+        Arc::new(EmbeddedQueues::new(self.queues.clone()))
     }
 
     pub fn in_flight(&self) -> Arc<EmbeddedInFlight> {

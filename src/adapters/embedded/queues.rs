@@ -24,8 +24,14 @@ use crate::wire;
 /// How long closing waits for settled messages to be deleted. Those left are delivered again.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// [`Queues`] over SQLite. Made by [`super::Embedded::open`].
+/// [`Queues`] over SQLite: one connection to them, as it were. Made by [`super::Embedded::queues`].
 pub struct EmbeddedQueues {
+    shared: Arc<Shared>,
+    closed: CancellationToken,
+}
+
+/// What all [`EmbeddedQueues`] of a database have in common.
+pub(super) struct Shared {
     writer: Writer,
     readers: Arc<Readers>,
     sources: Arc<Sources>,
@@ -34,16 +40,40 @@ pub struct EmbeddedQueues {
     closed: CancellationToken,
 }
 
-impl EmbeddedQueues {
-    pub(super) fn new(writer: Writer, readers: Arc<Readers>, sources: Arc<Sources>) -> Self {
-        EmbeddedQueues {
+impl Shared {
+    pub(super) fn new(writer: Writer, readers: Arc<Readers>, sources: Arc<Sources>) -> Arc<Shared> {
+        Arc::new(Shared {
             acks: Acks::new(writer.clone()),
             writer,
             readers,
             sources,
             subscriptions: AtomicU64::new(0),
             closed: CancellationToken::new(),
+        })
+    }
+
+    /// Closes all [`EmbeddedQueues`] there are.
+    pub(super) async fn close(&self) {
+        self.closed.cancel();
+        self.flush().await;
+    }
+
+    async fn flush(&self) {
+        match tokio::time::timeout(CLOSE_DEADLINE, self.acks.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "settled messages were not deleted and will be delivered again");
+            }
+            Err(_) => {
+                tracing::warn!("settled messages were not deleted in time and may be delivered again");
+            }
         }
+    }
+}
+
+impl EmbeddedQueues {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        EmbeddedQueues { closed: shared.closed.child_token(), shared }
     }
 
     fn refuse_if_closed(&self) -> Result<(), Unavailable> {
@@ -69,7 +99,8 @@ impl Queues for EmbeddedQueues {
             Place::Ending => Source::Ending,
             Place::Delayed(stage, delay) => {
                 let ready_at = SystemClock.now().after(delay.as_duration());
-                self.writer
+                self.shared
+                    .writer
                     .write(size_bytes, move |connection| {
                         let source = Source::Stage(stage);
                         messages::insert_delayed(connection, source, ready_at, count, &body)
@@ -78,8 +109,9 @@ impl Queues for EmbeddedQueues {
                 return Ok(());
             }
         };
-        let sources = self.sources.clone();
-        self.writer
+        let sources = self.shared.sources.clone();
+        self.shared
+            .writer
             .write_then(
                 size_bytes,
                 move |connection| messages::insert(connection, source, count, &body),
@@ -92,39 +124,31 @@ impl Queues for EmbeddedQueues {
     /// Must be called within a Tokio runtime.
     fn subscribe(&self, source: Source, prefetch: u16) -> Subscription {
         let subscription = subscription::Subscription::new(
-            self.subscriptions.fetch_add(1, Ordering::Relaxed),
-            self.sources.of(source).clone(),
-            self.acks.clone(),
+            self.shared.subscriptions.fetch_add(1, Ordering::Relaxed),
+            self.shared.sources.of(source).clone(),
+            self.shared.acks.clone(),
             prefetch,
             self.closed.clone(),
         );
         let (channel, deliveries) = mpsc::channel(subscription.prefetch());
-        tokio::spawn(subscription.clone().run(self.readers.clone(), channel));
+        tokio::spawn(subscription.clone().run(self.shared.readers.clone(), channel));
         Subscription { deliveries, settle: subscription }
     }
 
     async fn bury(&self, letter: &DeadLetter) -> Result<(), PublishError> {
         self.refuse_if_closed().map_err(PublishError::NotTaken)?;
         let letter = letter.clone();
-        self.writer.write(letter.bytes.len(), move |connection| messages::bury(connection, &letter)).await?;
+        self.shared.writer.write(letter.bytes.len(), move |connection| messages::bury(connection, &letter)).await?;
         Ok(())
     }
 
     async fn check(&self) -> Result<(), Unavailable> {
         self.refuse_if_closed()?;
-        self.writer.check().await
+        self.shared.writer.check().await
     }
 
     async fn close(&self) {
         self.closed.cancel();
-        match tokio::time::timeout(CLOSE_DEADLINE, self.acks.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "settled messages were not deleted and will be delivered again");
-            }
-            Err(_) => {
-                tracing::warn!("settled messages were not deleted in time and may be delivered again");
-            }
-        }
+        self.shared.flush().await;
     }
 }

@@ -95,7 +95,10 @@ impl Subscription {
             };
             let ids = tokio::select! {
                 biased;
-                () = closed.cancelled() => return,
+                () = closed.cancelled() => {
+                    self.give_back_all();
+                    return;
+                }
                 () = channel.closed() => break,
                 ids = next => ids,
             };
@@ -137,7 +140,8 @@ impl Subscription {
         let read = match readers.read(move |connection| read(connection, &wanted, &weak)).await {
             Ok(read) => read,
             Err(error) => {
-                self.queue.give_back(&ids);
+                // The first may be one that cannot be read (a damaged page): it must not block the others.
+                self.queue.put_off(&ids);
                 return Err(error);
             }
         };
@@ -170,31 +174,38 @@ impl Subscription {
         Some(held.id)
     }
 
+    /// Whatever is not settled is for somebody else; receipts count for nothing from now on.
+    fn give_back_all(&self) {
+        self.give_back_where(|_| true);
+    }
+
+    fn give_back_where(&self, condition: impl Fn(&Held) -> bool) {
+        let mut ids: Vec<i64> = Vec::new();
+        self.unsettled().by_tag.retain(|_, held| {
+            let keep = !condition(held);
+            if !keep {
+                ids.push(held.id);
+            }
+            keep
+        });
+        ids.sort_unstable();
+        self.queue.give_back(&ids);
+    }
+
     /// After the receiver was dropped.
     async fn give_back_unseen(self: Arc<Self>) {
         let mut wait = DROP_WAIT;
         loop {
             tokio::select! {
-                () = self.closed.cancelled() => return,
+                () = self.closed.cancelled() => return self.give_back_all(),
                 () = tokio::time::sleep(wait) => {}
             }
             // Nobody else has this any more: nobody can settle what is left.
-            let abandoned = Arc::strong_count(&self) == 1;
-            let mut unseen: Vec<i64> = Vec::new();
-            let rest = {
-                let mut unsettled = self.unsettled();
-                unsettled.by_tag.retain(|_, held| {
-                    let keep = !abandoned && !held.dropped.load(Ordering::Acquire);
-                    if !keep {
-                        unseen.push(held.id);
-                    }
-                    keep
-                });
-                unsettled.by_tag.len()
-            };
-            unseen.sort_unstable();
-            self.queue.give_back(&unseen);
-            if rest == 0 {
+            if Arc::strong_count(&self) == 1 {
+                return self.give_back_all();
+            }
+            self.give_back_where(|held| held.dropped.load(Ordering::Acquire));
+            if self.unsettled().by_tag.is_empty() {
                 return;
             }
             // What is left is held; should the worker drop it and forget it, somebody else is to have it.
@@ -238,8 +249,15 @@ fn read(connection: &Connection, ids: &[i64], channel: &mpsc::WeakSender<Deliver
             break;
         }
         read.examined += 1;
-        let Some(bytes) = messages::body(connection, *id)? else {
-            continue;
+        let bytes = match messages::body(connection, *id) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => continue,
+            Err(error) if read.messages.is_empty() => return Err(error),
+            Err(_) => {
+                // Those before it first: it comes up again at the head.
+                read.examined -= 1;
+                break;
+            }
         };
         size_bytes += bytes.len();
         let dropped = Arc::new(AtomicBool::new(false));

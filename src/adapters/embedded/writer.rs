@@ -1,5 +1,4 @@
-//! The one thread that writes, and its group commit: all operations that are waiting become one transaction, one sync
-//! of the disk, and are answered together after it.
+//! The way to the one thread that writes (`group_commit`): hands operations to it and waits for the commit.
 //!
 //! It knows nothing of queues or orders: an operation is a closure over the connection.
 //!
@@ -7,27 +6,17 @@
 //! - Nobody is told that something was written before the commit that holds it has returned.
 //! - Operations are carried out in the order they were handed in.
 //! - What waits is bounded in bytes ([`WAITING_UNITS`]); past that, callers wait, until their deadline.
-//!
-//! # Failure handling
-//! If anything in a group fails, the group is undone and each of its operations is tried again in a transaction of its
-//! own: one that cannot succeed takes nobody with it, and a group that succeeds (nearly all do) pays nothing for it. A
-//! savepoint for each operation would make every group keep a second copy of each page it changes. For that an
-//! operation must be able to run twice.
-//!
-//! A commit that fails for want of space or because another process writes is certainly undone. After any other failed
-//! commit the bytes may be in the log, and may count if the process dies before they are written over: the fate is
-//! unknown.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::chores::Chores;
-use super::database::unavailable;
 use super::folder::FolderLock;
+use super::group_commit::Thread;
 use crate::ports::{PublishError, Unavailable};
 
 /// How long a caller waits in all: for room, and for the commit.
@@ -36,14 +25,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const UNIT_BYTES: usize = 4096;
 /// What may wait to be written: 32 MiB.
 const WAITING_UNITS: u32 = 8192;
-/// What one transaction takes in, in bytes: within the writer's page cache, so that nothing spills to the disk before the
-/// commit, and small enough that a group takes some tens of milliseconds.
-const GROUP_BYTES_MAX: usize = 8 << 20;
-const GROUP_OPERATIONS_MAX: usize = 1024;
-/// How long an operation that nobody waits for may wait for company: a sync of the disk saved costs no one anything.
-const COMPANY_WAIT: Duration = Duration::from_millis(10);
-/// The longest sleep: so soon a change of the machine's clock is noticed.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// A commit this young is proof enough that writing works.
 const PROOF_AGE_MAX: Duration = Duration::from_secs(1);
 
@@ -83,7 +64,7 @@ pub(super) trait Operation: Send {
     fn failed(self: Box<Self>, error: &WriteError);
 }
 
-enum Job {
+pub(super) enum Job {
     Write {
         operation: Box<dyn Operation>,
         size_bytes: usize,
@@ -101,9 +82,10 @@ pub(super) struct Writer {
     health: Arc<Mutex<Health>>,
 }
 
-struct Health {
-    committed_at: Instant,
-    failure: Option<Unavailable>,
+pub(super) struct Health {
+    pub(super) committed_at: Instant,
+    pub(super) failure: Option<Unavailable>,
+    stopped: bool,
 }
 
 impl Writer {
@@ -114,10 +96,10 @@ impl Writer {
         chores: Chores,
     ) -> std::io::Result<(Writer, std::thread::JoinHandle<()>)> {
         let (jobs, received) = channel();
-        let health = Arc::new(Mutex::new(Health { committed_at: Instant::now(), failure: None }));
+        let health = Arc::new(Mutex::new(Health { committed_at: Instant::now(), failure: None, stopped: false }));
         let mut thread = Thread { connection, chores, health: health.clone() };
         let handle = std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || {
-            thread.run(&received);
+            thread.run(received);
             thread.close();
             drop(lock);
         })?;
@@ -150,14 +132,14 @@ impl Writer {
             .map_err(|_| WriteError::Undone(Unavailable::new("SQLite", "too much waits to be written")))?;
         let (reply, answer) = oneshot::channel();
         self.hand_over(Job::Write {
-            operation: Box::new(Awaited { work, then, result: None, reply, _room: room }),
+            operation: Box::new(Awaited { work, then, result: None, reply: Reply(Some(reply)), _room: room }),
             size_bytes,
             awaited: true,
         });
         match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
-            // A job is answered or handed back; only a panic of the thread can drop it without a word.
-            Ok(Err(_)) => Err(WriteError::Unknown(Unavailable::new("SQLite", "the writer has stopped"))),
+            // `Reply` always says something; should that ever change, this is the truth.
+            Ok(Err(_)) => Err(WriteError::Unknown(Unavailable::new("SQLite", "the writer has failed"))),
             Err(_) => Err(WriteError::Unknown(Unavailable::new(
                 "SQLite",
                 format!("no commit within {} s", DEADLINE.as_secs()),
@@ -176,15 +158,14 @@ impl Writer {
     }
 
     fn hand_over(&self, job: Job) {
-        if let Err(returned) = self.jobs.send(job) {
-            refuse(returned.0);
-        }
+        // After the end the job comes back and is dropped, which tells whoever waits for it.
+        let _ = self.jobs.send(job);
     }
 
     /// Writes out everything handed in before, closes the file and ends the thread.
     pub(super) fn stop(&self) {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        health.failure = Some(closed());
+        health.stopped = true;
         drop(health);
         self.hand_over(Job::Stop);
     }
@@ -196,6 +177,9 @@ impl Writer {
     pub(super) async fn check(&self) -> Result<(), Unavailable> {
         {
             let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+            if health.stopped {
+                return Err(closed());
+            }
             if health.failure.is_none() && health.committed_at.elapsed() < PROOF_AGE_MAX {
                 return Ok(());
             }
@@ -218,19 +202,34 @@ fn closed() -> Unavailable {
     Unavailable::new("SQLite", "the database is closed")
 }
 
-fn refuse(job: Job) {
-    match job {
-        Job::Write { operation, .. } => operation.failed(&WriteError::Undone(closed())),
-        Job::Stop => {}
-    }
-}
-
 struct Awaited<T, W, C> {
     work: W,
     then: C,
     result: Option<T>,
-    reply: oneshot::Sender<Result<T, WriteError>>,
+    reply: Reply<T>,
     _room: OwnedSemaphorePermit,
+}
+
+/// Whoever waits is told in any case: an operation that is dropped was never carried out, unless the thread panics.
+struct Reply<T>(Option<oneshot::Sender<Result<T, WriteError>>>);
+
+impl<T> Reply<T> {
+    fn send(&mut self, result: Result<T, WriteError>) {
+        if let Some(reply) = self.0.take() {
+            // Nobody there: the caller gave up waiting.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        self.send(Err(if std::thread::panicking() {
+            WriteError::Unknown(Unavailable::new("SQLite", "the writer has failed"))
+        } else {
+            WriteError::Undone(closed())
+        }));
+    }
 }
 
 impl<T, W, C> Operation for Awaited<T, W, C>
@@ -245,158 +244,17 @@ where
     }
 
     fn committed(self: Box<Self>) {
-        let this = *self;
+        let mut this = *self;
         let result = this.result.expect("it was executed before the commit");
         (this.then)(&result);
-        // Nobody there: the caller gave up waiting.
-        let _ = this.reply.send(Ok(result));
+        this.reply.send(Ok(result));
     }
 
-    fn failed(self: Box<Self>, error: &WriteError) {
-        let _ = self.reply.send(Err(error.clone()));
-    }
-}
-
-struct Thread {
-    connection: Connection,
-    chores: Chores,
-    health: Arc<Mutex<Health>>,
-}
-
-impl Thread {
-    fn run(&mut self, jobs: &Receiver<Job>) {
-        let mut group: Vec<Box<dyn Operation>> = Vec::new();
-        loop {
-            let sleep = self.chores.next_in(&self.connection).min(SLEEP_MAX);
-            let more = gather(jobs, sleep, &mut group);
-            group.extend(self.chores.due(&self.connection));
-            if !group.is_empty() {
-                self.write(std::mem::take(&mut group));
-            }
-            if !more {
-                return;
-            }
-        }
-    }
-
-    fn write(&mut self, mut group: Vec<Box<dyn Operation>>) {
-        let outcome = commit(&self.connection, &mut group);
-        self.note(&outcome);
-        match outcome {
-            Ok(()) => group.into_iter().for_each(|operation| operation.committed()),
-            Err(Failure { stage, error }) if stage == FailedAt::Begin || group.len() == 1 => {
-                for operation in group {
-                    operation.failed(&error);
-                }
-            }
-            Err(_) => {
-                for operation in group {
-                    self.write(vec![operation]);
-                }
-            }
-        }
-    }
-
-    fn note(&self, outcome: &Result<(), Failure>) {
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        match outcome {
-            Ok(()) => {
-                health.committed_at = Instant::now();
-                if health.failure.take().is_some() {
-                    tracing::info!("writing to the database works again");
-                }
-            }
-            Err(failure) => {
-                let error = Unavailable::from(failure.error.clone());
-                if health.failure.is_none() {
-                    tracing::warn!(%error, "writing to the database failed");
-                }
-                health.failure = Some(error);
-            }
-        }
-    }
-
-    /// Copies the log into the file, so that `ordering.db` alone holds everything.
-    fn close(&mut self) {
-        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(error) = checkpoint {
-            // Nothing is lost: the log is read at the next start.
-            tracing::warn!(%error, "the log could not be copied into the database");
-        }
+    fn failed(mut self: Box<Self>, error: &WriteError) {
+        self.reply.send(Err(error.clone()));
     }
 }
 
-/// Collects a group: waits up to `sleep` for its first operation, then takes what is there. False: no more will come.
-fn gather(jobs: &Receiver<Job>, sleep: Duration, group: &mut Vec<Box<dyn Operation>>) -> bool {
-    let mut bytes = 0;
-    let mut wait_until = Instant::now() + sleep;
-    let mut anybody_waits = false;
-    loop {
-        let wait = if anybody_waits { Duration::ZERO } else { wait_until.saturating_duration_since(Instant::now()) };
-        match jobs.recv_timeout(wait) {
-            Ok(Job::Write { operation, size_bytes, awaited }) => {
-                if group.is_empty() {
-                    wait_until = wait_until.min(Instant::now() + COMPANY_WAIT);
-                }
-                group.push(operation);
-                bytes += size_bytes;
-                anybody_waits |= awaited;
-                if group.len() >= GROUP_OPERATIONS_MAX || bytes >= GROUP_BYTES_MAX {
-                    return true;
-                }
-            }
-            Ok(Job::Stop) => {
-                // What slipped in behind is refused, and told so.
-                jobs.try_iter().for_each(refuse);
-                return false;
-            }
-            Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum FailedAt {
-    Begin,
-    Later,
-}
-
-struct Failure {
-    stage: FailedAt,
-    error: WriteError,
-}
-
-/// One transaction: all of `group`, or nothing.
-fn commit(connection: &Connection, group: &mut [Box<dyn Operation>]) -> Result<(), Failure> {
-    let undone =
-        |stage| move |error: rusqlite::Error| Failure { stage, error: WriteError::Undone(unavailable(&error)) };
-    roll_back(connection);
-    connection
-        .prepare_cached("BEGIN IMMEDIATE")
-        .and_then(|mut begin| begin.execute([]))
-        .map_err(undone(FailedAt::Begin))?;
-    for operation in group {
-        if let Err(error) = operation.execute(connection) {
-            roll_back(connection);
-            return Err(undone(FailedAt::Later)(error));
-        }
-    }
-    let committed = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-    committed.map(drop).map_err(|error| {
-        roll_back(connection);
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy) => undone(FailedAt::Later)(error),
-            _ => Failure { stage: FailedAt::Later, error: WriteError::Unknown(unavailable(&error)) },
-        }
-    })
-}
-
-/// Ends a transaction that SQLite has not undone by itself.
-fn roll_back(connection: &Connection) {
-    if !connection.is_autocommit()
-        && let Err(error) = connection.execute_batch("ROLLBACK")
-    {
-        tracing::warn!(%error, "a transaction could not be undone");
-    }
-}
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -1,0 +1,37 @@
+//! What the ports promise, tested against every adapter that stands behind them.
+//!
+//! The suites (`contract/queues.rs`, `in_flight.rs`, `archive.rs`) know only the traits. An adapter takes part with a
+//! function that makes a subject, or says `None` if the servers it needs are not there, and one line:
+//!
+//! ```ignore
+//! mod embedded {
+//!     mod in_flight {
+//!         crate::contract::in_flight::suite!(super::subject);
+//!     }
+//! }
+//! ```
+//!
+//! Servers are found through `ORDERING_REDIS_URL`, `ORDERING_POSTGRES_URL` and `ORDERING_AMQP_URLS`; see
+//! `scripts/servers`. Without them their tests are skipped, unless `ORDERING_TEST_SERVERS=1` promises them.
+
+mod support;
+
+mod contract {
+    /// Makes a test of each named function of the suite `$of`, run on what `$subject` makes.
+    macro_rules! tests_of {
+        ($of:ident, $subject:path, $($name:ident),* $(,)?) => { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(subject) = $subject().await {
+                    crate::contract::$of::$name(&subject).await;
+                }
+            }
+        )* };
+    }
+    pub(crate) use tests_of;
+
+    pub mod archive;
+    mod embedded;
+    pub mod in_flight;
+    pub mod queues;
+}

@@ -198,7 +198,8 @@ pub trait InFlight: Send + Sync + 'static {
     /// [`Unavailable`]; none, some or all of them may have been noted.
     async fn end(&self, orders: &[OrderRecord]) -> Result<(), Unavailable>;
 
-    /// The order as far as it has come, the step at work included; `None` if there is no record.
+    /// The order as far as it has come, the step at work included; `None` if there is no record. An order shows its
+    /// end only after [`InFlight::end`]: before that it is not in the archive.
     ///
     /// # Errors
     /// [`Unavailable`].

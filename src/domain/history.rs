@@ -169,6 +169,26 @@ impl History {
         });
     }
 
+    /// Takes in what the in-flight store knows of attempt number `attempt` at `stage`, for readers.
+    ///
+    /// An outcome that ends the order is not shown: until the archive has the order, another end may still be the
+    /// first one there, and a status must not go back.
+    pub fn show_attempt(
+        &mut self,
+        stage: Stage,
+        attempt: u32,
+        entered_at: Timestamp,
+        worker: &Arc<str>,
+        outcome: Option<&RecordedOutcome>,
+    ) {
+        match outcome {
+            Some(outcome) if !matches!(outcome.decision, Decision::End(_)) => {
+                self.record_attempt(stage, attempt, outcome);
+            }
+            Some(_) | None => self.enter(stage, attempt, entered_at, worker.clone()),
+        }
+    }
+
     fn put(&mut self, step: Step) {
         if self.unfinished(step.stage).is_some() {
             self.steps.pop();
@@ -255,6 +275,17 @@ mod tests {
         history.record(Stage::Scheduling, &record(50, Decision::Advance(Stage::PreProcessing)));
         let [step] = history.steps() else { panic!("one step") };
         assert_eq!((step.attempts, step.entered_at, step.reason.as_deref()), (2, Timestamp::from_millis(5), None));
+    }
+
+    #[test]
+    fn an_end_is_not_shown_before_the_archive_has_it() {
+        let (mut history, worker, at) = (History::default(), Arc::from("w2"), Timestamp::from_millis(3));
+        let failed = record(3, Decision::End(End::Failed { reason: "no".into() }));
+        history.show_attempt(Stage::Scheduling, 1, at, &worker, Some(&failed));
+        assert_eq!(history.status(), Status::In(Stage::Scheduling));
+        let done = record(3, Decision::Advance(Stage::PreProcessing));
+        history.show_attempt(Stage::Scheduling, 1, at, &worker, Some(&done));
+        assert!(history.is_at(Stage::PreProcessing));
     }
 
     #[test]

@@ -413,10 +413,7 @@ impl State {
             let stage = Stage::ALL[*stage];
             if *passage == order.passage && order.history.is_at(stage) && order.history.next_attempt(stage) <= *attempt
             {
-                order.history.enter(stage, *attempt, *at, worker.clone());
-                if let Some(outcome) = record.outcomes.get(point) {
-                    order.history.record_attempt(stage, *attempt, outcome);
-                }
+                order.history.show_attempt(stage, *attempt, *at, worker, record.outcomes.get(point));
             }
         }
         Some(order)

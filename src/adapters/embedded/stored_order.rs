@@ -61,15 +61,9 @@ struct NotedAttempt {
 impl NotedAttempt {
     fn add_to(self, history: &mut History) -> Result<(), String> {
         let stage: Stage = self.stage.parse().map_err(|error: crate::domain::stage::UnknownStage| error.to_string())?;
-        let attempt = history.next_attempt(stage);
-        match self.outcome {
-            // As the message to the next place has it: an outcome brings its own moments.
-            Some(json) => history.record_attempt(stage, attempt, &wire::decode_outcome(&json)?),
-            None => {
-                let entered_at = Timestamp::from_millis(self.entered_at);
-                history.enter(stage, attempt, entered_at, self.worker.into());
-            }
-        }
+        let (attempt, entered_at) = (history.next_attempt(stage), Timestamp::from_millis(self.entered_at));
+        let outcome = self.outcome.map(|json| wire::decode_outcome(&json)).transpose()?;
+        history.show_attempt(stage, attempt, entered_at, &self.worker.into(), outcome.as_ref());
         Ok(())
     }
 }

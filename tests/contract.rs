@@ -39,4 +39,6 @@ mod contract {
         reason = "until the first adapter runs it"
     )]
     pub mod queues;
+
+    mod redis;
 }

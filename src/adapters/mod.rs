@@ -1,0 +1,6 @@
+//! What stands behind the ports: one folder for each product.
+//!
+//! Adapters know [`crate::ports`], [`crate::wire`] and the domain. Nothing but `main` knows them.
+
+mod reach;
+pub mod redis;

@@ -34,4 +34,6 @@ mod contract {
     mod embedded;
     pub mod in_flight;
     pub mod queues;
+
+    mod redis;
 }

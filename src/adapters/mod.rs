@@ -4,3 +4,5 @@
 
 pub mod embedded;
 pub mod rabbitmq;
+mod reach;
+pub mod redis;

@@ -24,6 +24,7 @@ mod contract {
             async fn $name() {
                 if let Some(subject) = $subject().await {
                     crate::contract::$of::$name(&subject).await;
+                    drop(subject.holds);
                 }
             }
         )* };
@@ -40,5 +41,6 @@ mod contract {
     )]
     pub mod queues;
 
+    mod postgres;
     mod redis;
 }

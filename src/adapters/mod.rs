@@ -2,5 +2,6 @@
 //!
 //! Adapters know [`crate::ports`], [`crate::wire`] and the domain. Nothing but `main` knows them.
 
+pub mod postgres;
 mod reach;
 pub mod redis;

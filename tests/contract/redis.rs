@@ -50,7 +50,7 @@ impl Store {
             ..RedisOptions::new(&url, &namespace)
         };
         let in_flight = Arc::new(RedisInFlight::start(options).unwrap());
-        reachable(&*in_flight).await;
+        reachable(&in_flight).await;
         let client = Builder::from_config(Config::from_url(&url).unwrap())
             .build()
             .unwrap();

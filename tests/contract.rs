@@ -35,5 +35,6 @@ mod contract {
     pub mod in_flight;
     pub mod queues;
 
+    mod postgres;
     mod redis;
 }

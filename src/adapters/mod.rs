@@ -3,6 +3,7 @@
 //! Adapters know [`crate::ports`], [`crate::wire`] and the domain. Nothing but [`crate::roles`] knows them.
 
 pub mod embedded;
+pub mod postgres;
 pub mod rabbitmq;
 mod reach;
 pub mod redis;

@@ -18,8 +18,6 @@ pub(super) struct Reach {
     part: &'static str,
     /// `host:port`, for the log.
     address: String,
-    /// How long a probe may take until another one is let through.
-    probe: Duration,
     lost: Mutex<Option<Lost>>,
 }
 
@@ -32,35 +30,51 @@ struct Lost {
     reason: String,
 }
 
+/// Held by a call that was let through for as long as it takes.
+#[must_use]
+pub(super) struct Admitted<'a> {
+    reach: &'a Reach,
+    is_probe: bool,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if !self.is_probe {
+            return;
+        }
+        // A probe that was given up before it came to anything makes way for the next one.
+        if let Some(lost) = self.reach.lost().as_mut().filter(|lost| lost.is_probed) {
+            lost.is_probed = false;
+        }
+    }
+}
+
 impl Reach {
     /// Of a server nothing bad is known of yet.
-    pub(super) fn new(part: &'static str, address: String, probe: Duration) -> Reach {
-        Reach { part, address, probe, lost: Mutex::new(None) }
+    pub(super) fn new(part: &'static str, address: String) -> Reach {
+        Reach { part, address, lost: Mutex::new(None) }
     }
 
     /// Lets a call through, or not.
     ///
     /// # Errors
     /// [`Unavailable`] with the reason of the last failure, while it is too early to try again.
-    pub(super) fn admit(&self) -> Result<(), Unavailable> {
+    pub(super) fn admit(&self) -> Result<Admitted<'_>, Unavailable> {
         self.admit_at(Instant::now())
     }
 
-    fn admit_at(&self, now: Instant) -> Result<(), Unavailable> {
+    fn admit_at(&self, now: Instant) -> Result<Admitted<'_>, Unavailable> {
         let mut lost = self.lost();
-        let Some(lost) = lost.as_mut() else {
-            return Ok(());
-        };
-        if now < lost.until {
-            return Err(Unavailable::new(self.part, &lost.reason));
+        if let Some(lost) = lost.as_mut() {
+            if lost.is_probed || now < lost.until {
+                return Err(Unavailable::new(self.part, &lost.reason));
+            }
+            lost.is_probed = true;
         }
-        // This call is the probe. It may be dropped without a word, so that it is not waited for without end.
-        lost.is_probed = true;
-        lost.until = now + self.probe;
-        Ok(())
+        Ok(Admitted { reach: self, is_probe: lost.is_some() })
     }
 
-    /// The server answered.
+    /// The server answered, if only to refuse.
     pub(super) fn works(&self) {
         if self.lost().take().is_some() {
             tracing::info!(address = %self.address, "{} is back", self.part);
@@ -99,10 +113,8 @@ impl Reach {
 mod tests {
     use super::*;
 
-    const PROBE: Duration = Duration::from_millis(500);
-
     fn reach() -> Reach {
-        Reach::new("Redis", "127.0.0.1:1".into(), PROBE)
+        Reach::new("Redis", "127.0.0.1:1".into())
     }
 
     fn failed(reach: &Reach, now: Instant) {
@@ -114,13 +126,14 @@ mod tests {
         let (reach, start) = (reach(), Instant::now());
         assert!(reach.admit_at(start).is_ok());
         failed(&reach, start);
-        assert_eq!(reach.admit_at(start).unwrap_err().reason, "refused");
+        assert_eq!(reach.admit_at(start).err().unwrap().reason, "refused");
         let later = start + PAUSE_FIRST;
-        assert!(reach.admit_at(later).is_ok());
+        let probe = reach.admit_at(later).ok().unwrap();
         assert!(reach.admit_at(later).is_err());
 
         reach.works();
         assert!(reach.admit_at(later).is_ok());
+        drop(probe);
         assert!(reach.admit_at(later).is_ok());
     }
 
@@ -134,15 +147,20 @@ mod tests {
             now += Duration::from_millis(pause_ms - 1);
             assert!(reach.admit_at(now).is_err());
             now += Duration::from_millis(1);
-            assert!(reach.admit_at(now).is_ok());
+            // The next failure is this probe's.
+            std::mem::forget(reach.admit_at(now).ok().unwrap());
         }
     }
 
     #[test]
-    fn a_probe_that_is_never_heard_of_again_makes_way_for_another() {
+    fn a_probe_that_is_given_up_makes_way_for_another() {
         let (reach, start) = (reach(), Instant::now());
         failed(&reach, start);
-        assert!(reach.admit_at(start + PAUSE_FIRST).is_ok());
-        assert!(reach.admit_at(start + PAUSE_FIRST + PROBE).is_ok());
+        let later = start + PAUSE_FIRST;
+        drop(reach.admit_at(later));
+        let probe = reach.admit_at(later).ok().unwrap();
+        assert!(reach.admit_at(later).is_err());
+        drop(probe);
+        assert!(reach.admit_at(later).is_ok());
     }
 }

@@ -46,7 +46,7 @@ impl Store {
         // Tests share two cores with servers and compilers: a slow answer is no failure here.
         let options = RedisOptions { timeout: Duration::from_secs(10), ..RedisOptions::new(&url, &namespace) };
         let in_flight = Arc::new(RedisInFlight::start(options).unwrap());
-        reachable(&*in_flight).await;
+        reachable(&in_flight).await;
         let client = Builder::from_config(Config::from_url(&url).unwrap()).build().unwrap();
         client.init().await.unwrap();
         Some(Store { in_flight, client, namespace })

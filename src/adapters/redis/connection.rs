@@ -99,7 +99,7 @@ impl Connection {
         let pool = Pool::new(config, Some(performance), Some(connection), Some(policy), options.connections.max(1))
             .map_err(|error| error.details().to_owned())?;
 
-        let reach = Arc::new(Reach::new(PART, address, options.timeout * 2));
+        let reach = Arc::new(Reach::new(PART, address));
         let mut tasks = Vec::new();
         for client in pool.clients() {
             tasks.push(tokio::spawn(keep_connected(client.clone(), reach.clone())));
@@ -128,7 +128,7 @@ impl Connection {
         keys: Vec<Key>,
         arguments: Vec<Value>,
     ) -> Result<Value, Unavailable> {
-        self.reach.admit()?;
+        let _admitted = self.reach.admit()?;
         match self.evaluate(script, keys, arguments).await {
             Ok(value) => {
                 self.reach.works();
@@ -160,20 +160,23 @@ impl Connection {
 
     /// The fields of a hash; `None` if there is none, or something else.
     pub(super) async fn hash(&self, key: Key) -> Result<Option<HashMap<String, Bytes>>, Unavailable> {
-        self.reach.admit()?;
+        let _admitted = self.reach.admit()?;
         let fields: Result<HashMap<String, Bytes>, Error> = self.client().hgetall(key).await;
         match fields {
             Ok(fields) => {
                 self.reach.works();
                 Ok((!fields.is_empty()).then_some(fields))
             }
-            Err(error) if error.details().starts_with("WRONGTYPE") => Ok(None),
+            Err(error) if error.details().starts_with("WRONGTYPE") => {
+                self.reach.works();
+                Ok(None)
+            }
             Err(error) => Err(self.unavailable(&error)),
         }
     }
 
     pub(super) async fn ping(&self) -> Result<(), Unavailable> {
-        self.reach.admit()?;
+        let _admitted = self.reach.admit()?;
         match self.client().ping::<Value>(None).await {
             Ok(_) => {
                 self.reach.works();
@@ -199,6 +202,7 @@ impl Connection {
             }
             // It answers, if only to refuse: no reason not to ask again.
             _ => {
+                self.reach.works();
                 let reason = error.details();
                 if !self.is_refused.swap(true, Ordering::Relaxed) {
                     tracing::warn!(reason, "Redis refuses");

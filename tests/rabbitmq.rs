@@ -351,6 +351,26 @@ async fn a_dropped_receiver_gives_back_what_it_has_not_seen_and_may_still_ack_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_than_the_prefetch_is_held_from_others() {
+    let Some(broker) = Broker::find() else { return };
+    let queues = broker.start().await;
+    let mut greedy = queues.subscribe(FROM_SCHEDULING, 2);
+    for _ in 0..5 {
+        queues.publish(SCHEDULING, &[order()]).await.unwrap();
+    }
+    let mut held = vec![next(&mut greedy).await, next(&mut greedy).await];
+    let mut other = queues.subscribe(FROM_SCHEDULING, 10);
+    for _ in 0..3 {
+        held.push(next(&mut other).await);
+    }
+    let seen: HashSet<OrderId> = held.iter().flat_map(ids).collect();
+    assert_eq!(seen.len(), 5);
+    queues.close().await;
+    assert_eq!(broker.ready("scheduling").await, 5);
+    broker.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_without_a_queue_is_not_taken_and_the_queue_comes_back() {
     let Some(broker) = Broker::find() else { return };
     let queues = broker.start().await;
@@ -619,8 +639,11 @@ async fn on_a_frozen_connection_fates_are_unknown_in_time_then_all_is_refused_un
     assert!(matches!(error, PublishError::Unknown(_)), "{error}");
     let took = began.elapsed();
     assert!(took >= deadline && took < deadline * 3, "{took:?}");
+    // By its deadline, and not only when the connection is given up.
     eventually("the overdue confirm is noticed", || async {
-        queues.check().await.err()
+        let said = queues.check().await.err()?.to_string();
+        assert!(said.contains("no confirm for 500ms"), "{said}");
+        Some(())
     })
     .await;
     let began = Instant::now();

@@ -675,6 +675,34 @@ async fn on_a_frozen_connection_fates_are_unknown_in_time_then_all_is_refused_un
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_a_frozen_connection_takes_no_longer_than_it_may() {
+    let Some(broker) = Broker::find() else { return };
+    let (proxy, options) = broker.behind_proxy().await;
+    let queues = Arc::new(up(RabbitQueues::start(options)).await);
+    let mut subscription = queues.subscribe(FROM_SCHEDULING, 10);
+    publish_until_taken(&queues, SCHEDULING, &[order()]).await;
+    let held = next(&mut subscription).await;
+    proxy.freeze();
+    let waiting = tokio::spawn({
+        let queues = Arc::clone(&queues);
+        async move { queues.publish(SCHEDULING, &[order()]).await }
+    });
+    subscription.settle.ack(held.receipt);
+    let began = Instant::now();
+    queues.close().await;
+    assert!(began.elapsed() < Duration::from_millis(2_500));
+    assert!(subscription.deliveries.recv().await.is_none());
+    // Nobody is left waiting, whatever was left open.
+    let fate = tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(fate.is_err());
+    proxy.resume();
+    broker.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thawed_connection_goes_on_where_it_was() {
     let Some(broker) = Broker::find() else { return };
     let (proxy, options) = broker.behind_proxy().await;

@@ -36,5 +36,6 @@ mod contract {
     pub mod queues;
 
     mod postgres;
+    mod rabbitmq;
     mod redis;
 }

@@ -304,6 +304,26 @@ async fn a_dropped_receiver_gives_back_what_it_has_not_seen_and_may_still_ack_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_than_the_prefetch_is_held_from_others() {
+    let Some(broker) = Broker::find() else { return };
+    let queues = broker.start().await;
+    let mut greedy = queues.subscribe(FROM_SCHEDULING, 2);
+    for _ in 0..5 {
+        queues.publish(SCHEDULING, &[order()]).await.unwrap();
+    }
+    let mut held = vec![next(&mut greedy).await, next(&mut greedy).await];
+    let mut other = queues.subscribe(FROM_SCHEDULING, 10);
+    for _ in 0..3 {
+        held.push(next(&mut other).await);
+    }
+    let seen: HashSet<OrderId> = held.iter().flat_map(ids).collect();
+    assert_eq!(seen.len(), 5);
+    queues.close().await;
+    assert_eq!(broker.ready("scheduling").await, 5);
+    broker.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_without_a_queue_is_not_taken_and_the_queue_comes_back() {
     let Some(broker) = Broker::find() else { return };
     let queues = broker.start().await;
@@ -550,7 +570,13 @@ async fn on_a_frozen_connection_fates_are_unknown_in_time_then_all_is_refused_un
     assert!(matches!(error, PublishError::Unknown(_)), "{error}");
     let took = began.elapsed();
     assert!(took >= deadline && took < deadline * 3, "{took:?}");
-    eventually("the overdue confirm is noticed", || async { queues.check().await.err() }).await;
+    // By its deadline, and not only when the connection is given up.
+    eventually("the overdue confirm is noticed", || async {
+        let said = queues.check().await.err()?.to_string();
+        assert!(said.contains("no confirm for 500ms"), "{said}");
+        Some(())
+    })
+    .await;
     let began = Instant::now();
     let error = queues.publish(SCHEDULING, &batch).await.unwrap_err();
     assert!(matches!(error, PublishError::NotTaken(_)), "{error}");
@@ -576,6 +602,31 @@ async fn on_a_frozen_connection_fates_are_unknown_in_time_then_all_is_refused_un
         assert_eq!(came, [batch[0].id]);
     }
     queues.close().await;
+    broker.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_a_frozen_connection_takes_no_longer_than_it_may() {
+    let Some(broker) = Broker::find() else { return };
+    let (proxy, options) = broker.behind_proxy().await;
+    let queues = Arc::new(up(RabbitQueues::start(options)).await);
+    let mut subscription = queues.subscribe(FROM_SCHEDULING, 10);
+    publish_until_taken(&queues, SCHEDULING, &[order()]).await;
+    let held = next(&mut subscription).await;
+    proxy.freeze();
+    let waiting = tokio::spawn({
+        let queues = Arc::clone(&queues);
+        async move { queues.publish(SCHEDULING, &[order()]).await }
+    });
+    subscription.settle.ack(held.receipt);
+    let began = Instant::now();
+    queues.close().await;
+    assert!(began.elapsed() < Duration::from_millis(2_500));
+    assert!(subscription.deliveries.recv().await.is_none());
+    // Nobody is left waiting, whatever was left open.
+    let fate = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    assert!(fate.is_err());
+    proxy.resume();
     broker.clean().await;
 }
 

@@ -137,7 +137,7 @@ pub const KEYS: &[Key] = &[
         "How long to wait for RabbitMQ to confirm a message before its fate counts as unknown."),
     key("rabbitmq.heartbeat", duration(secs(2), secs(60)), "10s", "",
         "A peer that is silent for twice as long counts as gone; in whole seconds."),
-    key("rabbitmq.connect_timeout", duration(millis(100), secs(60)), "3s", "", "How long connecting to one node may take."),
+    key("rabbitmq.connect_timeout", duration(millis(100), secs(60)), "5s", "", "How long connecting to one node may take."),
     key("redis.timeout", duration(millis(10), secs(30)), "500ms", "", "How long a command may take."),
     key("redis.connections", whole(1, 64), "4", "connections", "Connections of one process."),
     key("redis.in_flight_ttl", duration(secs(60), secs(365 * DAY)), "30d", "",

@@ -29,9 +29,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{
-    Backoff, ChannelEvent, Connector, Health, Link, SetUpError, Trouble, declare, explain, open_channel, within,
-};
+use super::channel::{ChannelEvent, SetUpError, declare, explain, open_channel};
+use super::connection::{Backoff, Connector, Health, Link, Trouble, within};
 use super::topology::{Namespace, Queue, REDECLARE_AFTER};
 use super::unsettled::Unsettled;
 use crate::ports::{Delivery, Receipt, Settle};

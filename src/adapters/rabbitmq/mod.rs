@@ -2,8 +2,8 @@
 //!
 //! - `url`: addresses
 //! - `topology`: the names and arguments of the queues
-//! - `connection`: opens connections, tries again, notices loss
-//! - `publisher`, with `confirms`: the connection that publishes
+//! - `connection`: opens connections, tries again, notices loss; `channel`: what the broker says to a channel
+//! - `publisher`, with `publishing` and `confirms`: the connection that publishes
 //! - `consumer`, with `unsettled`: a connection for each subscription
 //!
 //! It knows the wire form of a message, and nothing of what becomes of an order.
@@ -18,10 +18,12 @@
 //! Connections come back by themselves, for as long as it takes. What fails meanwhile fails at once or by its deadline.
 //! One line of log for each round of failed tries, whatever number of connections fail.
 
+mod channel;
 mod confirms;
 mod connection;
 mod consumer;
 mod publisher;
+mod publishing;
 mod topology;
 mod unsettled;
 pub mod url;
@@ -133,7 +135,7 @@ impl Queues for RabbitQueues {
     }
 
     fn subscribe(&self, source: Source, prefetch: u16) -> Subscription {
-        let (to_deliveries, deliveries) = mpsc::channel(usize::from(prefetch.clamp(1, PREFETCH_MAX)));
+        let (to_deliveries, deliveries) = mpsc::channel(1);
         let (to_settle, settled) = mpsc::unbounded_channel();
         let (health, health_of) = watch::channel(self.connector.not_connected_yet());
         self.subscribed.lock().unwrap_or_else(PoisonError::into_inner).push(health_of);

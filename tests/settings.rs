@@ -431,6 +431,12 @@ fn variables_of_others_are_left_alone() {
     }
     .loaded();
     let error = Start {
+        environment: &[("ORDERING_PORT", "8080")],
+        ..Start::default()
+    }
+    .error();
+    assert!(error.contains("ORDERING_PORT: no such setting"), "{error}");
+    let error = Start {
         environment: &[("ORDERING_SERVERS", "x")],
         ..Start::default()
     }

@@ -18,7 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{PART, RedisOptions};
-use crate::adapters::reach::Reach;
+use crate::adapters::reach::{Admitted, Reach};
 use crate::ports::Unavailable;
 
 /// How long opening a connection may take.
@@ -151,7 +151,7 @@ impl Connection {
         keys: Vec<Key>,
         arguments: Vec<Value>,
     ) -> Result<Value, Unavailable> {
-        let _admitted = self.reach.admit()?;
+        let _admitted = self.admit()?;
         match self.evaluate(script, keys, arguments).await {
             Ok(value) => {
                 self.reach.works();
@@ -193,7 +193,7 @@ impl Connection {
         &self,
         key: Key,
     ) -> Result<Option<HashMap<String, Bytes>>, Unavailable> {
-        let _admitted = self.reach.admit()?;
+        let _admitted = self.admit()?;
         let fields: Result<HashMap<String, Bytes>, Error> = self.client().hgetall(key).await;
         match fields {
             Ok(fields) => {
@@ -209,7 +209,7 @@ impl Connection {
     }
 
     pub(super) async fn ping(&self) -> Result<(), Unavailable> {
-        let _admitted = self.reach.admit()?;
+        let _admitted = self.admit()?;
         match self.client().ping::<Value>(None).await {
             Ok(_) => {
                 self.reach.works();
@@ -222,6 +222,15 @@ impl Connection {
     /// What `INFO memory` says.
     pub(super) async fn memory_info(&self) -> Result<String, Error> {
         self.client().info(Some(InfoKind::Memory)).await
+    }
+
+    fn admit(&self) -> Result<Admitted<'_>, Unavailable> {
+        let admitted = self.reach.admit()?;
+        // A probe without a connection would wait its timeout for one. (At first, before anything failed, calls do.)
+        match admitted.still_lost() {
+            Some(unavailable) if !is_any_connected(&self.pool) => Err(unavailable),
+            Some(_) | None => Ok(admitted),
+        }
     }
 
     fn client(&self) -> WithOptions<Client> {
@@ -273,7 +282,7 @@ async fn watch(client: Client, pool: Pool, reach: Arc<Reach>) {
                 Ok((error, _)) => {
                     is_connected = client.is_connected();
                     // One connection of several is nobody's loss.
-                    if !pool.clients().iter().any(Client::is_connected) {
+                    if !is_any_connected(&pool) {
                         reach.failed(describe(&error));
                     }
                 }
@@ -284,10 +293,20 @@ async fn watch(client: Client, pool: Pool, reach: Arc<Reach>) {
     }
 }
 
+fn is_any_connected(pool: &Pool) -> bool {
+    pool.clients().iter().any(Client::is_connected)
+}
+
 fn describe(error: &Error) -> String {
     match error.kind() {
         ErrorKind::Timeout => "no answer in time".into(),
         ErrorKind::Canceled => "not connected".into(),
+        ErrorKind::IO => {
+            // It is the debug form of an `io::Error`: what a reader wants is its message.
+            let message = error.details().split("message: \"").nth(1);
+            let message = message.and_then(|rest| rest.split('"').next());
+            message.unwrap_or(error.details()).to_owned()
+        }
         _ => error.details().to_owned(),
     }
 }

@@ -19,7 +19,6 @@ for i, key in ipairs(KEYS) do
     if found[2] then
       redis.call('HDEL', key, 'x')
     end
-    -- Progress is written as it came: Lua would round large numbers when it prints them.
     redis.call('HSET', key, 'o', order, 'g', progress)
     redis.call('PEXPIRE', key, ttl)
   end

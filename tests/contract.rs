@@ -24,7 +24,6 @@ mod contract {
             async fn $name() {
                 if let Some(subject) = $subject().await {
                     crate::contract::$of::$name(&subject).await;
-                    drop(subject.holds);
                 }
             }
         )* };
@@ -32,15 +31,11 @@ mod contract {
     pub(crate) use tests_of;
 
     pub mod archive;
+    mod embedded;
     pub mod in_flight;
-    #[allow(
-        dead_code,
-        unused_macros,
-        unused_imports,
-        reason = "until the first adapter runs it"
-    )]
     pub mod queues;
 
     mod postgres;
+    mod rabbitmq;
     mod redis;
 }

@@ -61,11 +61,7 @@ impl Drop for Admitted<'_> {
 impl Reach {
     /// Of a server nothing bad is known of yet.
     pub(super) fn new(part: &'static str, address: String) -> Reach {
-        Reach {
-            part,
-            address,
-            lost: Mutex::new(None),
-        }
+        Reach { part, address, lost: Mutex::new(None) }
     }
 
     /// Lets a call through, or not.
@@ -84,10 +80,7 @@ impl Reach {
             }
             lost.is_probed = true;
         }
-        Ok(Admitted {
-            reach: self,
-            last_failure: lost.as_ref().map(|lost| lost.reason.clone()),
-        })
+        Ok(Admitted { reach: self, last_failure: lost.as_ref().map(|lost| lost.reason.clone()) })
     }
 
     /// The server answered, if only to refuse.
@@ -114,15 +107,8 @@ impl Reach {
             Some(lost) if !lost.is_probed && now < lost.until => return unavailable,
             Some(lost) => lost.failures,
         };
-        let pause = PAUSE_FIRST
-            .saturating_mul(1 << failures.min(8))
-            .min(PAUSE_LONGEST);
-        *lost = Some(Lost {
-            failures: failures.saturating_add(1),
-            until: now + pause,
-            is_probed: false,
-            reason,
-        });
+        let pause = PAUSE_FIRST.saturating_mul(1 << failures.min(8)).min(PAUSE_LONGEST);
+        *lost = Some(Lost { failures: failures.saturating_add(1), until: now + pause, is_probed: false, reason });
         unavailable
     }
 

@@ -9,9 +9,7 @@ use ordering::ports::{Archive, Archived};
 use tokio_postgres::{Client, NoTls};
 
 use super::archive::Subject;
-use crate::support::{
-    accepted, closed_port, completed, eventually, failed, namespace, order, orders, server_url,
-};
+use crate::support::{accepted, closed_port, completed, eventually, failed, namespace, order, orders, server_url};
 
 const URL: &str = "ORDERING_POSTGRES_URL";
 
@@ -22,10 +20,7 @@ pub async fn subject() -> Option<Subject> {
     let schema = Schema::new().await?;
     let archive = schema.archive();
     archive.migrate().await.unwrap();
-    Some(Subject {
-        archive: Arc::new(archive),
-        holds: Box::new(schema),
-    })
+    Some(Subject { archive: Arc::new(archive), holds: Box::new(schema) })
 }
 
 /// A schema that goes with this value, and a look into it.
@@ -40,11 +35,7 @@ impl Schema {
         let url = server_url(URL)?;
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         tokio::spawn(connection);
-        Some(Schema {
-            url,
-            name: namespace(),
-            client,
-        })
+        Some(Schema { url, name: namespace(), client })
     }
 
     fn options(&self) -> PostgresOptions {
@@ -66,11 +57,8 @@ impl Schema {
     /// An archive whose only connection can be told by its application's name, which is the schema's.
     async fn archive_with_one_connection(&self) -> PostgresArchive {
         self.archive().migrate().await.unwrap();
-        let options = PostgresOptions {
-            url: with_application_name(&self.url, &self.name),
-            pool_max: 1,
-            ..self.options()
-        };
+        let options =
+            PostgresOptions { url: with_application_name(&self.url, &self.name), pool_max: 1, ..self.options() };
         let archive = PostgresArchive::start(options).unwrap();
         archive.check().await.unwrap();
         archive
@@ -105,10 +93,7 @@ impl Drop for Schema {
         let (url, name) = (self.url.clone(), self.name.clone());
         // A test's runtime may be on its way down: this one is its own.
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 if let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await {
                     tokio::spawn(connection);
@@ -189,18 +174,11 @@ async fn what_an_order_is_searched_for_by_has_columns_of_its_own() {
         ("status", "failed"),
         ("failure_stage", "scheduling"),
         ("failure_reason", "no\u{fffd}stock"),
-        (
-            "(placed_at AT TIME ZONE 'UTC')::text",
-            "2025-11-24 16:00:00.007",
-        ),
+        ("(placed_at AT TIME ZONE 'UTC')::text", "2025-11-24 16:00:00.007"),
         ("passage::text", "1"),
     ] {
         let sql = format!("SELECT {column} FROM {{schema}}.archive");
-        assert_eq!(
-            schema.value(&sql).await.as_deref(),
-            Some(expected),
-            "{column}"
-        );
+        assert_eq!(schema.value(&sql).await.as_deref(), Some(expected), "{column}");
     }
     assert_eq!(archive.find(order.id).await.unwrap(), Some(order));
 }
@@ -220,9 +198,7 @@ async fn large_contents_are_compressed_with_lz4_where_the_server_can() {
     }
     let order = completed(&accepted(&format!("{{\"a\":\"{}\"}}", "ab".repeat(5_000))));
     archive.archive(&[order]).await.unwrap();
-    let compression = schema
-        .value("SELECT pg_column_compression(content) FROM {schema}.archive")
-        .await;
+    let compression = schema.value("SELECT pg_column_compression(content) FROM {schema}.archive").await;
     assert_eq!(compression.as_deref(), Some("lz4"));
 }
 
@@ -234,14 +210,9 @@ async fn one_order_that_is_no_order_does_not_keep_the_others_out() {
     let archive = schema.archive();
     archive.migrate().await.unwrap();
     let mut batch: Vec<OrderRecord> = orders(3).iter().map(completed).collect();
-    batch[1].order =
-        ordering::domain::Order::from_parts("{\"customer_id\":7}".into(), "none".into());
-    batch[2].order =
-        ordering::domain::Order::from_parts("{\"customer_id\":\"a\\u0000\"}".into(), "1".into());
-    assert_eq!(
-        archive.archive(&batch).await.unwrap(),
-        [Archived::Now, Archived::Now, Archived::Now]
-    );
+    batch[1].order = ordering::domain::Order::from_parts("{\"customer_id\":7}".into(), "none".into());
+    batch[2].order = ordering::domain::Order::from_parts("{\"customer_id\":\"a\\u0000\"}".into(), "1".into());
+    assert_eq!(archive.archive(&batch).await.unwrap(), [Archived::Now, Archived::Now, Archived::Now]);
     for order in batch {
         assert_eq!(archive.find(order.id).await.unwrap(), Some(order));
     }
@@ -305,10 +276,7 @@ async fn a_statement_that_waits_too_long_is_given_up() {
         return;
     };
     schema.archive().migrate().await.unwrap();
-    let options = PostgresOptions {
-        statement_timeout: Duration::from_millis(300),
-        ..schema.options()
-    };
+    let options = PostgresOptions { statement_timeout: Duration::from_millis(300), ..schema.options() };
     let archive = PostgresArchive::start(options).unwrap();
     let lock = format!("BEGIN; LOCK TABLE \"{}\".archive", schema.name);
     schema.client.batch_execute(&lock).await.unwrap();
@@ -325,10 +293,7 @@ async fn without_postgres_calls_fail_at_once() {
     let order = completed(&order());
     let started = Instant::now();
     for _ in 0..20 {
-        let error = archive
-            .archive(std::slice::from_ref(&order))
-            .await
-            .unwrap_err();
+        let error = archive.archive(std::slice::from_ref(&order)).await.unwrap_err();
         assert_eq!(error.part, "Postgres");
         assert!(!error.to_string().contains("secret"), "{error}");
         assert!(archive.find(order.id).await.is_err());

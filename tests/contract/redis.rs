@@ -11,8 +11,7 @@ use ordering::ports::{Begun, InFlight, Recorded};
 
 use super::in_flight::Subject;
 use crate::support::{
-    after, closed_port, completed, done, eventually, namespace, now, order, orders, server_url,
-    worker,
+    after, closed_port, completed, done, eventually, namespace, now, order, orders, server_url, worker,
 };
 
 const URL: &str = "ORDERING_REDIS_URL";
@@ -45,21 +44,12 @@ impl Store {
         let url = server_url(URL)?;
         let namespace = namespace();
         // Tests share two cores with servers and compilers: a slow answer is no failure here.
-        let options = RedisOptions {
-            timeout: Duration::from_secs(10),
-            ..RedisOptions::new(&url, &namespace)
-        };
+        let options = RedisOptions { timeout: Duration::from_secs(10), ..RedisOptions::new(&url, &namespace) };
         let in_flight = Arc::new(RedisInFlight::start(options).unwrap());
         eventually(async || in_flight.check().await.is_ok()).await;
-        let client = Builder::from_config(Config::from_url(&url).unwrap())
-            .build()
-            .unwrap();
+        let client = Builder::from_config(Config::from_url(&url).unwrap()).build().unwrap();
         client.init().await.unwrap();
-        Some(Store {
-            in_flight,
-            client,
-            namespace,
-        })
+        Some(Store { in_flight, client, namespace })
     }
 
     fn key(&self, order: &OrderRecord) -> String {
@@ -73,28 +63,18 @@ impl Store {
 
     async fn begin(&self, stage: Stage, order: &OrderRecord) -> Begun {
         let orders = std::slice::from_ref(order);
-        self.in_flight
-            .begin(stage, &worker("worker-1"), now(), orders)
-            .await
-            .unwrap()
-            .remove(0)
+        self.in_flight.begin(stage, &worker("worker-1"), now(), orders).await.unwrap().remove(0)
     }
 
     async fn put(&self, order: &OrderRecord) {
-        self.in_flight
-            .put(std::slice::from_ref(order))
-            .await
-            .unwrap();
+        self.in_flight.put(std::slice::from_ref(order)).await.unwrap();
     }
 }
 
 async fn wipe(client: &Client, namespace: &str) {
     let script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end";
     let pattern = format!("{namespace}:*");
-    client
-        .eval::<(), _, _, _>(script, None, pattern)
-        .await
-        .unwrap();
+    client.eval::<(), _, _, _>(script, None, pattern).await.unwrap();
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -107,23 +87,14 @@ async fn records_go_30_days_after_they_were_put_and_a_minute_after_their_end() {
     let order = order();
     store.put(&order).await;
     let in_flight = store.time_to_live(&order).await;
-    assert!(
-        in_flight > 29 * DAY && in_flight <= 30 * DAY,
-        "{in_flight:?}"
-    );
+    assert!(in_flight > 29 * DAY && in_flight <= 30 * DAY, "{in_flight:?}");
 
     let ended = [completed(&order)];
     store.in_flight.end(&ended).await.unwrap();
     let ended = store.time_to_live(&order).await;
-    assert!(
-        ended > Duration::from_secs(50) && ended <= Duration::from_secs(60),
-        "{ended:?}"
-    );
+    assert!(ended > Duration::from_secs(50) && ended <= Duration::from_secs(60), "{ended:?}");
 
-    let again = OrderRecord {
-        passage: 2,
-        ..order
-    };
+    let again = OrderRecord { passage: 2, ..order };
     store.put(&again).await;
     assert!(store.time_to_live(&again).await > 29 * DAY);
 }
@@ -137,11 +108,7 @@ async fn an_order_that_takes_long_has_its_record_renewed() {
     old.placed_at = ordering::domain::Timestamp::from_millis(now().as_millis() - 2 * 86_400_000);
     for order in [&young, &old] {
         store.put(order).await;
-        let _: bool = store
-            .client
-            .pexpire(store.key(order), 5 * 86_400_000, None)
-            .await
-            .unwrap();
+        let _: bool = store.client.pexpire(store.key(order), 5 * 86_400_000, None).await.unwrap();
         store.begin(Stage::Scheduling, order).await;
     }
     assert!(store.time_to_live(&young).await <= 5 * DAY);
@@ -156,10 +123,7 @@ async fn scripts_that_redis_forgot_are_loaded_again() {
     let order = order();
     store.put(&order).await;
     store.client.script_flush(false).await.unwrap();
-    assert_eq!(
-        store.begin(Stage::Scheduling, &order).await,
-        Begun::Fresh { deliveries: 1 }
-    );
+    assert_eq!(store.begin(Stage::Scheduling, &order).await, Begun::Fresh { deliveries: 1 });
 }
 
 #[tokio::test]
@@ -168,36 +132,18 @@ async fn a_key_of_another_type_harms_only_its_own_order() {
         return;
     };
     let orders = orders(3);
-    let _: () = store
-        .client
-        .set(store.key(&orders[1]), "no hash", None, None, false)
-        .await
-        .unwrap();
+    let _: () = store.client.set(store.key(&orders[1]), "no hash", None, None, false).await.unwrap();
     store.in_flight.put(&orders[..1]).await.unwrap();
     store.in_flight.put(&orders[2..]).await.unwrap();
 
     let found = store.in_flight.find(orders[1].id).await.unwrap();
     assert_eq!(found, None);
-    let begun = store
-        .in_flight
-        .begin(Stage::Scheduling, &worker("w"), now(), &orders)
-        .await
-        .unwrap();
+    let begun = store.in_flight.begin(Stage::Scheduling, &worker("w"), now(), &orders).await.unwrap();
     let fresh = Begun::Fresh { deliveries: 1 };
     assert_eq!(begun, [fresh.clone(), Begun::Absent, fresh.clone()]);
-    let outcomes: Vec<_> = orders
-        .iter()
-        .map(|order| (order, done(Stage::Scheduling)))
-        .collect();
-    let recorded = store
-        .in_flight
-        .record(Stage::Scheduling, &outcomes)
-        .await
-        .unwrap();
-    assert_eq!(
-        recorded,
-        [Recorded::First, Recorded::Absent, Recorded::First]
-    );
+    let outcomes: Vec<_> = orders.iter().map(|order| (order, done(Stage::Scheduling))).collect();
+    let recorded = store.in_flight.record(Stage::Scheduling, &outcomes).await.unwrap();
+    assert_eq!(recorded, [Recorded::First, Recorded::Absent, Recorded::First]);
     store.in_flight.end(&[completed(&orders[1])]).await.unwrap();
 
     store.put(&orders[1]).await;
@@ -217,10 +163,7 @@ async fn a_record_without_its_content_counts_as_absent() {
     assert_eq!(store.in_flight.find(order.id).await.unwrap(), None);
     assert_eq!(store.begin(Stage::Scheduling, &order).await, Begun::Absent);
     store.put(&order).await;
-    assert_eq!(
-        store.begin(Stage::Scheduling, &order).await,
-        Begun::Fresh { deliveries: 1 }
-    );
+    assert_eq!(store.begin(Stage::Scheduling, &order).await, Begun::Fresh { deliveries: 1 });
 }
 
 #[tokio::test]
@@ -230,11 +173,7 @@ async fn a_record_nobody_can_read_counts_as_absent() {
     };
     let order = order();
     store.put(&order).await;
-    let _: () = store
-        .client
-        .hset(store.key(&order), ("o", "{\"v\":9"))
-        .await
-        .unwrap();
+    let _: () = store.client.hset(store.key(&order), ("o", "{\"v\":9")).await.unwrap();
     assert_eq!(store.in_flight.find(order.id).await.unwrap(), None);
 }
 
@@ -247,10 +186,7 @@ async fn the_largest_progress_is_counted_exactly() {
     let mut order = after(&order(), &[Stage::Scheduling, Stage::PreProcessing]);
     order.passage = 10_000_000;
     store.put(&order).await;
-    assert_eq!(
-        store.begin(Stage::Processing, &order).await,
-        Begun::Fresh { deliveries: 1 }
-    );
+    assert_eq!(store.begin(Stage::Processing, &order).await, Begun::Fresh { deliveries: 1 });
     let outcomes = [(&order, done(Stage::Processing))];
     for expected in [Recorded::First, Recorded::Earlier(outcomes[0].1.clone())] {
         let recorded = store.in_flight.record(Stage::Processing, &outcomes).await;
@@ -280,14 +216,8 @@ async fn without_redis_calls_fail_at_once() {
 async fn a_silent_redis_costs_one_timeout_not_one_for_each_call() {
     // It takes connections and never says a word.
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let url = format!(
-        "redis://127.0.0.1:{}",
-        listener.local_addr().unwrap().port()
-    );
-    let options = RedisOptions {
-        timeout: Duration::from_millis(200),
-        ..RedisOptions::new(url, namespace())
-    };
+    let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let options = RedisOptions { timeout: Duration::from_millis(200), ..RedisOptions::new(url, namespace()) };
     let in_flight = RedisInFlight::start(options).unwrap();
     let orders = orders(2);
     let started = Instant::now();

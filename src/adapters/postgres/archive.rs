@@ -32,9 +32,7 @@ impl PostgresArchive {
     /// # Errors
     /// What is wrong with the options; final.
     pub fn start(options: PostgresOptions) -> Result<PostgresArchive, String> {
-        Ok(PostgresArchive {
-            connections: Connections::start(options)?,
-        })
+        Ok(PostgresArchive { connections: Connections::start(options)? })
     }
 
     /// Makes the schema or brings it up to date, and answers which migrations that took. Any number of processes may
@@ -58,17 +56,10 @@ impl Archive for PostgresArchive {
         for n in chosen.values() {
             columns.push(&orders[*n]);
         }
-        let rows = self
-            .connections
-            .query(ARCHIVE, &columns.parameters())
-            .await?;
+        let rows = self.connections.query(ARCHIVE, &columns.parameters()).await?;
         let kept = rows.iter().map(id).collect::<Result<HashSet<_>, _>>()?;
         let archived = orders.iter().enumerate().map(|(n, order)| {
-            if chosen.get(&order.id) == Some(&n) && kept.contains(&order.id) {
-                Archived::Now
-            } else {
-                Archived::Before
-            }
+            if chosen.get(&order.id) == Some(&n) && kept.contains(&order.id) { Archived::Now } else { Archived::Before }
         });
         Ok(archived.collect())
     }
@@ -151,22 +142,17 @@ impl<'a> Columns<'a> {
         let finished_at = order.history.finished_at();
         self.ids.push(order.id.as_uuid());
         self.placed_at.push(moment(order.placed_at));
-        self.finished_at
-            .push(moment(finished_at.unwrap_or(order.updated_at())));
-        self.passages
-            .push(i32::try_from(order.passage).unwrap_or(i32::MAX));
+        self.finished_at.push(moment(finished_at.unwrap_or(order.updated_at())));
+        self.passages.push(i32::try_from(order.passage).unwrap_or(i32::MAX));
         self.statuses.push(order.history.status().as_str());
         self.customer_ids.push(fit(heading.customer_id));
         self.references.push(heading.reference.map(fit));
         self.currencies.push(fit(heading.currency));
         self.totals.push(fit(order.order.total().into()));
-        self.failure_stages
-            .push(failure.as_ref().map(|failure| failure.stage.as_snake()));
-        self.failure_reasons
-            .push(failure.map(|failure| fit(failure.reason.into())));
+        self.failure_stages.push(failure.as_ref().map(|failure| failure.stage.as_snake()));
+        self.failure_reasons.push(failure.map(|failure| fit(failure.reason.into())));
         self.steps.push(wire::encode_steps(&order.history));
-        self.contents
-            .push(String::from_utf8_lossy(order.order.json()));
+        self.contents.push(String::from_utf8_lossy(order.order.json()));
     }
 
     /// In the order of `archive.sql`.
@@ -201,11 +187,7 @@ fn fit(text: Cow<'_, str>) -> Cow<'_, str> {
 fn moment(timestamp: Timestamp) -> SystemTime {
     let ms = timestamp.as_millis();
     let since_epoch = Duration::from_millis(ms.unsigned_abs());
-    if ms < 0 {
-        UNIX_EPOCH - since_epoch
-    } else {
-        UNIX_EPOCH + since_epoch
-    }
+    if ms < 0 { UNIX_EPOCH - since_epoch } else { UNIX_EPOCH + since_epoch }
 }
 
 fn timestamp(moment: SystemTime) -> Timestamp {
@@ -217,16 +199,12 @@ fn timestamp(moment: SystemTime) -> Timestamp {
 }
 
 fn id(row: &Row) -> Result<OrderId, Unavailable> {
-    row.try_get(0)
-        .map(OrderId::from_uuid)
-        .map_err(|error| Unavailable::new(PART, error))
+    row.try_get(0).map(OrderId::from_uuid).map_err(|error| Unavailable::new(PART, error))
 }
 
 /// The order of a row of `find.sql`.
 fn read(id: OrderId, row: &Row) -> Result<OrderRecord, Unavailable> {
-    let unreadable = |reason: String| {
-        Unavailable::new(PART, format!("the row of {id} cannot be read: {reason}"))
-    };
+    let unreadable = |reason: String| Unavailable::new(PART, format!("the row of {id} cannot be read: {reason}"));
     let columns = || {
         Ok::<_, tokio_postgres::Error>((
             row.try_get::<_, i32>(0)?,
@@ -236,8 +214,7 @@ fn read(id: OrderId, row: &Row) -> Result<OrderRecord, Unavailable> {
             row.try_get::<_, String>(4)?,
         ))
     };
-    let (passage, placed_at, total, steps, content) =
-        columns().map_err(|error| unreadable(error.to_string()))?;
+    let (passage, placed_at, total, steps, content) = columns().map_err(|error| unreadable(error.to_string()))?;
     Ok(OrderRecord {
         id,
         passage: u32::try_from(passage).map_err(|error| unreadable(error.to_string()))?,

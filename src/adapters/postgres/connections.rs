@@ -6,8 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod,
-    Runtime, TimeoutType,
+    Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
 };
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -38,9 +37,7 @@ impl Connections {
             || options.namespace.len() > IDENTIFIER_BYTES_MAX
             || options.namespace.contains('\0')
         {
-            return Err(format!(
-                "the namespace must have 1 to {IDENTIFIER_BYTES_MAX} bytes"
-            ));
+            return Err(format!("the namespace must have 1 to {IDENTIFIER_BYTES_MAX} bytes"));
         }
         let mut config = parse_url(&options.url)?;
         if config.get_connect_timeout().is_none() {
@@ -54,12 +51,8 @@ impl Connections {
         }
         config.keepalives(true).keepalives_idle(KEEPALIVE_IDLE);
 
-        let set_up = SetUp {
-            statements: set_up(&options.namespace, options.statement_timeout),
-        };
-        let manager_config = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
+        let set_up = SetUp { statements: set_up(&options.namespace, options.statement_timeout) };
+        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_connect(config.clone(), set_up, manager_config);
         // Each host is tried in turn.
         let hosts = config.get_hosts().len().max(1);
@@ -79,12 +72,7 @@ impl Connections {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Connections {
-            pool,
-            reach: Reach::new(PART, address(&config)),
-            config,
-            options,
-        })
+        Ok(Connections { pool, reach: Reach::new(PART, address(&config)), config, options })
     }
 
     pub(super) fn namespace(&self) -> &str {
@@ -97,11 +85,7 @@ impl Connections {
     }
 
     /// Runs one statement, a second time if it lost against another one.
-    pub(super) async fn query(
-        &self,
-        sql: &str,
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Unavailable> {
+    pub(super) async fn query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Unavailable> {
         let _admitted = self.reach.admit()?;
         let mut is_second = false;
         loop {
@@ -129,9 +113,7 @@ impl Connections {
 
     async fn client(&self) -> Result<Object, Unavailable> {
         self.pool.get().await.map_err(|error| match error {
-            PoolError::Timeout(TimeoutType::Wait) => {
-                Unavailable::new(PART, "all connections are in use")
-            }
+            PoolError::Timeout(TimeoutType::Wait) => Unavailable::new(PART, "all connections are in use"),
             PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
                 self.reach.failed("no connection in time")
             }
@@ -152,11 +134,9 @@ impl Connections {
         }
         self.reach.works();
         match error.code() {
-            Some(
-                &SqlState::UNDEFINED_TABLE
-                | &SqlState::INVALID_SCHEMA_NAME
-                | &SqlState::UNDEFINED_COLUMN,
-            ) => Unavailable::new(PART, format!("{}: run `ordering migrate`", describe(error))),
+            Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME | &SqlState::UNDEFINED_COLUMN) => {
+                Unavailable::new(PART, format!("{}: run `ordering migrate`", describe(error)))
+            }
             _ => Unavailable::new(PART, describe(error)),
         }
     }
@@ -164,11 +144,7 @@ impl Connections {
 
 /// What each connection is told first.
 fn set_up(namespace: &str, statement_timeout: Duration) -> String {
-    format!(
-        "SET search_path = {}; SET statement_timeout = {}",
-        quoted(namespace),
-        statement_timeout.as_millis()
-    )
+    format!("SET search_path = {}; SET statement_timeout = {}", quoted(namespace), statement_timeout.as_millis())
 }
 
 /// Makes the pool's connections. The pool's own way of doing it warns of each one that is lost.
@@ -203,9 +179,7 @@ fn is_connection_spent(error: &Error) -> bool {
         None => true,
         // A primary that was demoted keeps its connections, and refuses every write on them.
         Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => true,
-        Some(
-            &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW,
-        ) => true,
+        Some(&SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW) => true,
         // Prepared on another connection, behind a proxy that shuffles them.
         Some(&SqlState::INVALID_SQL_STATEMENT_NAME) => true,
         Some(code) => code.code().starts_with("08"),
@@ -213,10 +187,7 @@ fn is_connection_spent(error: &Error) -> bool {
 }
 
 fn lost_a_race(error: &Error) -> bool {
-    matches!(
-        error.code(),
-        Some(&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE)
-    )
+    matches!(error.code(), Some(&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE))
 }
 
 /// The error without its details, which may quote an order.

@@ -18,27 +18,18 @@ pub enum MigrateError {
     #[error("cannot connect to Postgres")]
     Connect(#[source] tokio_postgres::Error),
     #[error("cannot prepare the schema `{schema}`")]
-    Prepare {
-        schema: String,
-        source: tokio_postgres::Error,
-    },
+    Prepare { schema: String, source: tokio_postgres::Error },
     #[error("the database's encoding is {0}, it must be UTF8: an order may hold any character")]
     Encoding(String),
     #[error("cannot migrate the schema `{schema}`")]
-    Migrate {
-        schema: String,
-        source: refinery::Error,
-    },
+    Migrate { schema: String, source: refinery::Error },
 }
 
 /// Brings the schema up to date, and answers which migrations that took. Any number of processes may try at once: one
 /// does it, the others wait and find it done.
 pub(super) async fn migrate(connections: &Connections) -> Result<Vec<String>, MigrateError> {
     let schema = connections.namespace();
-    let (mut client, connection) = connections
-        .dedicated()
-        .await
-        .map_err(MigrateError::Connect)?;
+    let (mut client, connection) = connections.dedicated().await.map_err(MigrateError::Connect)?;
     // Dropped at the end, whatever the end is, and the lock with it.
     let _connection = AbortOnDropHandle::new(connection);
 
@@ -46,12 +37,7 @@ pub(super) async fn migrate(connections: &Connections) -> Result<Vec<String>, Mi
         let timeout = format!("SET lock_timeout = '{LOCK_TIMEOUT_SECS}s'");
         client.batch_execute(&timeout).await?;
         // refinery takes no lock of its own. Creating a schema "if not exists" is no remedy: two at once still collide.
-        client
-            .execute(
-                "SELECT pg_advisory_lock(hashtextextended('ordering migrate ' || $1, 0))",
-                &[&schema],
-            )
-            .await?;
+        client.execute("SELECT pg_advisory_lock(hashtextextended('ordering migrate ' || $1, 0))", &[&schema]).await?;
         let row = client
             .query_one(
                 "SELECT current_setting('server_encoding'), EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)",
@@ -65,18 +51,12 @@ pub(super) async fn migrate(connections: &Connections) -> Result<Vec<String>, Mi
         }
         Ok::<String, tokio_postgres::Error>(row.get(0))
     };
-    let encoding = prepare.await.map_err(|source| MigrateError::Prepare {
-        schema: schema.to_owned(),
-        source,
-    })?;
+    let encoding = prepare.await.map_err(|source| MigrateError::Prepare { schema: schema.to_owned(), source })?;
     if encoding != "UTF8" {
         return Err(MigrateError::Encoding(encoding));
     }
 
-    let failed = |source| MigrateError::Migrate {
-        schema: schema.to_owned(),
-        source,
-    };
+    let failed = |source| MigrateError::Migrate { schema: schema.to_owned(), source };
     let migrations = MIGRATIONS
         .into_iter()
         .map(|(name, sql)| Migration::unapplied(name, sql))
@@ -88,9 +68,5 @@ pub(super) async fn migrate(connections: &Connections) -> Result<Vec<String>, Mi
         .run_async(&mut client)
         .await
         .map_err(failed)?;
-    Ok(report
-        .applied_migrations()
-        .iter()
-        .map(ToString::to_string)
-        .collect())
+    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }

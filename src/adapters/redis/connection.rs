@@ -10,8 +10,8 @@ use fred::clients::{Client, Pool, WithOptions};
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface, HashesInterface, LuaInterface};
 use fred::types::config::{
-    Config, ConnectionConfig, Options, PerformanceConfig, ReconnectError, ReconnectPolicy, Server,
-    TcpConfig, UnresponsiveConfig,
+    Config, ConnectionConfig, Options, PerformanceConfig, ReconnectError, ReconnectPolicy, Server, TcpConfig,
+    UnresponsiveConfig,
 };
 use fred::types::{InfoKind, Key, Value};
 use tokio::sync::broadcast::error::RecvError;
@@ -40,14 +40,10 @@ pub fn parse_url(url: &str) -> Result<Config, String> {
     match url.split_once("://").map(|(scheme, _)| scheme) {
         Some("redis" | "valkey" | "redis-sentinel" | "valkey-sentinel") => {}
         Some("rediss" | "valkeys" | "rediss-sentinel" | "valkeys-sentinel") => {
-            return Err(
-                "TLS to Redis is not supported: use redis:// within a private network".into(),
-            );
+            return Err("TLS to Redis is not supported: use redis:// within a private network".into());
         }
         Some("redis-cluster" | "rediss-cluster" | "valkey-cluster" | "valkeys-cluster") => {
-            return Err(
-                "Redis Cluster is not supported: a batch touches keys of many slots".into(),
-            );
+            return Err("Redis Cluster is not supported: a batch touches keys of many slots".into());
         }
         Some(_) | None => return Err(FORM.into()),
     }
@@ -63,10 +59,7 @@ pub(super) struct Script {
 
 impl Script {
     pub(super) const fn new(source: &'static str) -> Script {
-        Script {
-            source,
-            sha: OnceLock::new(),
-        }
+        Script { source, sha: OnceLock::new() }
     }
 }
 
@@ -86,41 +79,25 @@ impl Connection {
         // A Redis that is not there yet is waited for like one that went.
         config.fail_fast = false;
         let address = address(&config.server.hosts());
-        let performance = PerformanceConfig {
-            default_command_timeout: options.timeout,
-            ..PerformanceConfig::default()
-        };
+        let performance =
+            PerformanceConfig { default_command_timeout: options.timeout, ..PerformanceConfig::default() };
         let connection = ConnectionConfig {
             connection_timeout: CONNECT_TIMEOUT,
             internal_command_timeout: CONNECT_TIMEOUT,
             max_command_buffer_len: COMMANDS_WAITING_MAX,
-            tcp: TcpConfig {
-                nodelay: Some(true),
-                ..TcpConfig::default()
-            },
+            tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
             unresponsive: UnresponsiveConfig {
                 max_timeout: Some(SILENCE_MAX.max(options.timeout * 2)),
                 interval: Duration::from_secs(1),
             },
             // What a primary says that has become a replica, or is starting: connecting anew finds the right one.
-            reconnect_errors: vec![
-                ReconnectError::ReadOnly,
-                ReconnectError::Loading,
-                ReconnectError::MasterDown,
-            ],
+            reconnect_errors: vec![ReconnectError::ReadOnly, ReconnectError::Loading, ReconnectError::MasterDown],
             auto_client_setname: false,
             ..ConnectionConfig::default()
         };
-        let policy =
-            ReconnectPolicy::new_exponential(0, RECONNECT_FIRST_MS, RECONNECT_LONGEST_MS, 2);
-        let pool = Pool::new(
-            config,
-            Some(performance),
-            Some(connection),
-            Some(policy),
-            options.connections.max(1),
-        )
-        .map_err(|error| error.details().to_owned())?;
+        let policy = ReconnectPolicy::new_exponential(0, RECONNECT_FIRST_MS, RECONNECT_LONGEST_MS, 2);
+        let pool = Pool::new(config, Some(performance), Some(connection), Some(policy), options.connections.max(1))
+            .map_err(|error| error.details().to_owned())?;
 
         let reach = Arc::new(Reach::new(PART, address));
         let mut tasks = Vec::new();
@@ -164,17 +141,10 @@ impl Connection {
         }
     }
 
-    async fn evaluate(
-        &self,
-        script: &Script,
-        keys: Vec<Key>,
-        arguments: Vec<Value>,
-    ) -> Result<Value, Error> {
+    async fn evaluate(&self, script: &Script, keys: Vec<Key>, arguments: Vec<Value>) -> Result<Value, Error> {
         let client = self.client();
         if let Some(sha) = script.sha.get() {
-            let outcome = client
-                .evalsha(sha.as_str(), keys.clone(), arguments.clone())
-                .await;
+            let outcome = client.evalsha(sha.as_str(), keys.clone(), arguments.clone()).await;
             match outcome {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {}
                 outcome => return outcome,
@@ -189,10 +159,7 @@ impl Connection {
     }
 
     /// The fields of a hash; `None` if there is none, or something else.
-    pub(super) async fn hash(
-        &self,
-        key: Key,
-    ) -> Result<Option<HashMap<String, Bytes>>, Unavailable> {
+    pub(super) async fn hash(&self, key: Key) -> Result<Option<HashMap<String, Bytes>>, Unavailable> {
         let _admitted = self.admit()?;
         let fields: Result<HashMap<String, Bytes>, Error> = self.client().hgetall(key).await;
         match fields {
@@ -312,10 +279,7 @@ fn describe(error: &Error) -> String {
 }
 
 fn address(servers: &[Server]) -> String {
-    let servers: Vec<String> = servers
-        .iter()
-        .map(|server| format!("{}:{}", server.host, server.port))
-        .collect();
+    let servers: Vec<String> = servers.iter().map(|server| format!("{}:{}", server.host, server.port)).collect();
     servers.join(", ")
 }
 

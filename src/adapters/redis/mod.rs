@@ -109,10 +109,7 @@ impl RedisInFlight {
         Key::from(format!("{}:o:{id}", self.namespace))
     }
 
-    async fn put_all<'a>(
-        &self,
-        orders: impl Iterator<Item = &'a OrderRecord> + Clone,
-    ) -> Result<(), Unavailable> {
+    async fn put_all<'a>(&self, orders: impl Iterator<Item = &'a OrderRecord> + Clone) -> Result<(), Unavailable> {
         let keys: Vec<Key> = orders.clone().map(|order| self.key(order.id)).collect();
         let mut arguments = vec![number(PASSAGE_SPAN), millis(self.in_flight_ttl)];
         for order in orders {
@@ -132,11 +129,8 @@ impl RedisInFlight {
         orders: &[&OrderRecord],
     ) -> Result<Vec<Reply>, Unavailable> {
         let keys: Vec<Key> = orders.iter().map(|order| self.key(order.id)).collect();
-        let mut arguments = vec![
-            number(PASSAGE_SPAN),
-            millis(self.in_flight_ttl),
-            Value::from(record::encode_entry(at, worker)),
-        ];
+        let mut arguments =
+            vec![number(PASSAGE_SPAN), millis(self.in_flight_ttl), Value::from(record::encode_entry(at, worker))];
         for order in orders {
             let attempt = Attempt::next(order, stage);
             let is_old = at.since(order.placed_at) > self.in_flight_ttl / RENEWED_AFTER_PART;
@@ -170,12 +164,7 @@ impl RedisInFlight {
         self.replies(&RECORD, keys, arguments).await
     }
 
-    async fn replies(
-        &self,
-        script: &Script,
-        keys: Vec<Key>,
-        arguments: Vec<Value>,
-    ) -> Result<Vec<Reply>, Unavailable> {
+    async fn replies(&self, script: &Script, keys: Vec<Key>, arguments: Vec<Value>) -> Result<Vec<Reply>, Unavailable> {
         let expected = keys.len();
         let replies = match self.connection.run(script, keys, arguments).await? {
             Value::Array(replies) => replies,
@@ -197,9 +186,7 @@ impl RedisInFlight {
         let Ok(memory) = self.connection.memory_info().await else {
             return;
         };
-        let policy = memory
-            .lines()
-            .find_map(|line| line.strip_prefix("maxmemory_policy:"));
+        let policy = memory.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
         let is_first = !self.has_checked_policy.swap(true, Ordering::Relaxed);
         if let Some(policy) = policy.filter(|policy| is_first && *policy != "noeviction") {
             tracing::warn!(
@@ -261,9 +248,7 @@ impl Reply {
 
 /// Which of the replies say that the record knows less than the message.
 fn behind(replies: &[Reply]) -> Vec<usize> {
-    (0..replies.len())
-        .filter(|n| matches!(replies[*n], Reply::Behind))
-        .collect()
+    (0..replies.len()).filter(|n| matches!(replies[*n], Reply::Behind)).collect()
 }
 
 fn number(number: u64) -> Value {
@@ -315,16 +300,13 @@ impl InFlight for RedisInFlight {
     ) -> Result<Vec<Recorded>, Unavailable> {
         let mut recorded = Vec::with_capacity(outcomes.len());
         for outcomes in outcomes.chunks(ORDERS_PER_CALL) {
-            let outcomes: Vec<(&OrderRecord, &RecordedOutcome)> = outcomes
-                .iter()
-                .map(|(order, outcome)| (*order, outcome))
-                .collect();
+            let outcomes: Vec<(&OrderRecord, &RecordedOutcome)> =
+                outcomes.iter().map(|(order, outcome)| (*order, outcome)).collect();
             let mut replies = self.try_record(stage, &outcomes).await?;
             let behind = behind(&replies);
             if !behind.is_empty() {
                 let outcomes: Vec<_> = behind.iter().map(|n| outcomes[*n]).collect();
-                self.put_all(outcomes.iter().map(|(order, _)| *order))
-                    .await?;
+                self.put_all(outcomes.iter().map(|(order, _)| *order)).await?;
                 let again = self.try_record(stage, &outcomes).await?;
                 for (n, reply) in behind.into_iter().zip(again) {
                     replies[n] = reply;

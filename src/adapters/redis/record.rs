@@ -40,11 +40,7 @@ pub(super) struct Attempt {
 impl Attempt {
     /// The one that comes next at `stage`, by the order's history.
     pub(super) fn next(order: &OrderRecord, stage: Stage) -> Attempt {
-        Attempt {
-            passage: order.passage,
-            stage,
-            number: order.history.next_attempt(stage),
-        }
+        Attempt { passage: order.passage, stage, number: order.history.next_attempt(stage) }
     }
 
     /// What its fields are named after.
@@ -85,23 +81,17 @@ pub(super) fn read(fields: &HashMap<String, Bytes>) -> Result<Option<OrderRecord
         return Ok(Some(order));
     }
     // Each turn takes in one attempt, so this ends with the fields.
-    while let Some(stage) = Stage::ALL
-        .into_iter()
-        .find(|stage| order.history.is_at(*stage))
-    {
+    while let Some(stage) = Stage::ALL.into_iter().find(|stage| order.history.is_at(*stage)) {
         let attempt = Attempt::next(&order, stage);
         let name = attempt.name();
-        if let Some(outcome) = fields.get(&format!("r{name}")) {
-            let outcome = wire::decode_outcome(text(outcome)?)?;
-            order
-                .history
-                .record_attempt(stage, attempt.number, &outcome);
-            continue;
-        }
-        if let Some((at, worker)) = fields.get(&format!("e{name}")).and_then(decode_entry) {
-            order.history.enter(stage, attempt.number, at, worker);
-        }
-        break;
+        let outcome = match fields.get(&format!("r{name}")) {
+            Some(outcome) => Some(wire::decode_outcome(text(outcome)?)?),
+            None => None,
+        };
+        let entry = fields.get(&format!("e{name}")).and_then(decode_entry);
+        let entry = entry.or_else(|| outcome.as_ref().map(|outcome| (outcome.entered_at, outcome.worker.clone())));
+        let Some((at, worker)) = entry else { break };
+        order.history.show_attempt(stage, attempt.number, at, &worker, outcome.as_ref());
     }
     Ok(Some(order))
 }

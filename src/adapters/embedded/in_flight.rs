@@ -1,0 +1,237 @@
+//! The in-flight store: one narrow row for each order, which says how far it has come.
+//!
+//! # Layout
+//! A message brings the history up to the attempt it is for, recorded outcomes included. So a row needs to hold no more
+//! than that history and the one attempt after it (begun when, by whom, with which outcome), and `begin` replaces
+//! the lot. What the customer placed is written once, beside it.
+//!
+//! # Invariants
+//! - `progress` of a row only grows, but for a put or a step of a later passage over an order that has ended.
+//! - `outcome` belongs to the attempt `progress` points at, and the first one written stays.
+//! - A row with `expires_at` takes nothing more. It is kept for its time to live, and not deleted at once, because it is
+//!   what tells a late duplicate, and above all a late `put`, that the order has ended. Its content goes at once if
+//!   the archive, in the same file, has it: then `find` reads it there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+
+use super::archive;
+use super::database::unavailable_row;
+use super::readers::Readers;
+use super::rows::{self, Attempt, Known, Row};
+use super::stored_order::{Stored, find_in_flight};
+use super::writer::Writer;
+use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
+use crate::ports::{Begun, Clock, InFlight, Recorded, SystemClock, Unavailable};
+use crate::wire;
+
+/// [`InFlight`] over SQLite. Made by [`super::Embedded::open`].
+pub struct EmbeddedInFlight {
+    writer: Writer,
+    readers: Arc<Readers>,
+    ended_ttl: Duration,
+}
+
+impl EmbeddedInFlight {
+    pub(super) fn new(writer: Writer, readers: Arc<Readers>, ended_ttl: Duration) -> Self {
+        EmbeddedInFlight { writer, readers, ended_ttl }
+    }
+}
+
+#[async_trait]
+impl InFlight for EmbeddedInFlight {
+    async fn put(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
+        let rows: Vec<Row> = orders.iter().map(Row::of).collect();
+        let write = move |connection: &Connection| {
+            for row in &rows {
+                put(connection, row)?;
+            }
+            Ok(())
+        };
+        Ok(self.writer.write(size_bytes(orders), write).await?)
+    }
+
+    async fn begin(
+        &self,
+        stage: Stage,
+        worker: &Arc<str>,
+        at: Timestamp,
+        orders: &[OrderRecord],
+    ) -> Result<Vec<Begun>, Unavailable> {
+        let attempts: Vec<(Row, Attempt)> =
+            orders.iter().map(|order| (Row::of(order), Attempt::next_of(order, stage, at, worker.clone()))).collect();
+        let write = move |connection: &Connection| {
+            attempts.iter().map(|(row, attempt)| begin(connection, row, attempt)).collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let begun = self.writer.write(size_bytes(orders), write).await?;
+        begun
+            .into_iter()
+            .zip(orders)
+            .map(|(begun, order)| {
+                Ok(match begun {
+                    Found::Nothing => Begun::Absent,
+                    Found::Passed => Begun::Passed,
+                    Found::Outcome(json) => Begun::Recorded(decode_outcome(order.id, &json)?),
+                    Found::Written(deliveries) => Begun::Fresh { deliveries },
+                })
+            })
+            .collect()
+    }
+
+    async fn record(
+        &self,
+        stage: Stage,
+        outcomes: &[(&OrderRecord, RecordedOutcome)],
+    ) -> Result<Vec<Recorded>, Unavailable> {
+        let mut size = 0;
+        let attempts: Vec<(Row, Attempt, String)> = outcomes
+            .iter()
+            .map(|(order, outcome)| {
+                size += order.size_bytes();
+                let at = outcome.entered_at;
+                let attempt = Attempt::next_of(order, stage, at, outcome.worker.clone());
+                (Row::of(order), attempt, wire::encode_outcome(outcome))
+            })
+            .collect();
+        let write = move |connection: &Connection| {
+            attempts
+                .iter()
+                .map(|(row, attempt, outcome)| record(connection, row, attempt, outcome))
+                .collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let recorded = self.writer.write(size, write).await?;
+        recorded
+            .into_iter()
+            .zip(outcomes)
+            .map(|(recorded, (order, _))| {
+                Ok(match recorded {
+                    Found::Nothing => Recorded::Absent,
+                    Found::Passed => Recorded::Passed,
+                    Found::Outcome(json) => Recorded::Earlier(decode_outcome(order.id, &json)?),
+                    Found::Written(()) => Recorded::First,
+                })
+            })
+            .collect()
+    }
+
+    async fn end(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
+        let rows: Vec<Row> = orders.iter().map(Row::of).collect();
+        let expires_at = SystemClock.now().after(self.ended_ttl);
+        let write = move |connection: &Connection| {
+            for row in &rows {
+                end(connection, row, expires_at)?;
+            }
+            Ok(())
+        };
+        Ok(self.writer.write(size_bytes(orders), write).await?)
+    }
+
+    async fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Unavailable> {
+        let read = move |connection: &Connection| {
+            // Both looks see the same state of the database.
+            let transaction = connection.unchecked_transaction()?;
+            let key = id.to_string();
+            Ok(match find_in_flight(&transaction, &key)? {
+                None => None,
+                Some(Stored::InArchive) => archive::find(&transaction, &key)?,
+                Some(Stored::Here(order)) => Some(order),
+            })
+        };
+        let Some(found) = self.readers.read(read).await? else {
+            return Ok(None);
+        };
+        found.map(Some).map_err(|reason| unavailable_row("in-flight record", id, &reason))
+    }
+
+    async fn check(&self) -> Result<(), Unavailable> {
+        self.writer.check().await
+    }
+}
+
+/// What a step found.
+enum Found<T> {
+    Nothing,
+    Passed,
+    Outcome(String),
+    /// Nothing in its way: it is written.
+    Written(T),
+}
+
+fn put(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
+    match rows::look(connection, &row.id)? {
+        Some(known) if !is_behind(&known, row.passage, row.progress) => Ok(()),
+        known => rows::replace(connection, row, known.as_ref()),
+    }
+}
+
+fn begin(connection: &Connection, row: &Row, attempt: &Attempt) -> rusqlite::Result<Found<u32>> {
+    if rows::enter_if_new(connection, row, attempt)? {
+        return Ok(Found::Written(1));
+    }
+    let Some(known) = rows::look(connection, &row.id)? else {
+        return Ok(Found::Nothing);
+    };
+    if known.progress == attempt.entered && !known.ended {
+        return rows::deliver_again(connection, &row.id).map(Found::Written);
+    }
+    if !is_behind(&known, row.passage, attempt.entered) {
+        return Ok(outcome_or_passed(known, attempt));
+    }
+    rows::replace(connection, row, Some(&known))?;
+    rows::enter_if_new(connection, row, attempt)?;
+    Ok(Found::Written(1))
+}
+
+fn record(connection: &Connection, row: &Row, attempt: &Attempt, outcome: &str) -> rusqlite::Result<Found<()>> {
+    if rows::record_if_entered(connection, &row.id, attempt, outcome)? {
+        return Ok(Found::Written(()));
+    }
+    let Some(known) = rows::look(connection, &row.id)? else {
+        return Ok(Found::Nothing);
+    };
+    if !is_behind(&known, row.passage, attempt.finished) {
+        return Ok(outcome_or_passed(known, attempt));
+    }
+    // The attempt's begin was not noted: the store was out of reach then.
+    rows::replace(connection, row, Some(&known))?;
+    rows::enter_if_new(connection, row, attempt)?;
+    rows::record_if_entered(connection, &row.id, attempt, outcome)?;
+    Ok(Found::Written(()))
+}
+
+/// Whether an order at `progress` of `passage` is news to the row.
+fn is_behind(known: &Known, passage: u32, progress: Progress) -> bool {
+    if known.ended { known.passage < passage } else { known.progress < progress }
+}
+
+/// What the row says of an attempt that it is not behind of.
+fn outcome_or_passed<T>(known: Known, attempt: &Attempt) -> Found<T> {
+    match known.outcome {
+        Some(outcome) if !known.ended && known.progress == attempt.finished => Found::Outcome(outcome),
+        // Without an outcome its history came with a message, which was sent after the outcome was carried out.
+        _ => Found::Passed,
+    }
+}
+
+fn end(connection: &Connection, row: &Row, expires_at: Timestamp) -> rusqlite::Result<()> {
+    let Some(known) = rows::look(connection, &row.id)? else {
+        return Ok(());
+    };
+    if known.passage > row.passage || (known.ended && known.passage == row.passage) {
+        return Ok(());
+    }
+    let archived = archive::has(connection, &row.id, row.passage)?;
+    rows::end(connection, row, &known, expires_at, archived)
+}
+
+fn decode_outcome(id: OrderId, json: &str) -> Result<RecordedOutcome, Unavailable> {
+    wire::decode_outcome(json).map_err(|reason| unavailable_row("in-flight record", id, &reason))
+}
+
+/// About what an operation on `orders` holds in memory.
+fn size_bytes(orders: &[OrderRecord]) -> usize {
+    orders.iter().map(OrderRecord::size_bytes).sum()
+}

@@ -1,0 +1,83 @@
+//! Orders as they stand in the database, and how they are read from it.
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, ToSql};
+
+use crate::domain::{History, Order, OrderId, OrderRecord, Stage, Timestamp};
+use crate::wire;
+
+/// JSON, which is UTF-8, as text, so that the `sqlite3` shell shows it and its JSON functions read it.
+pub(super) struct Json<'a>(pub(super) &'a [u8]);
+
+impl ToSql for Json<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}
+
+/// Where an order can be read.
+pub(super) enum Stored {
+    InArchive,
+    /// The order as far as it has come, or why its row cannot be read.
+    Here(Result<OrderRecord, String>),
+}
+
+/// The order of an in-flight record.
+pub(super) fn find_in_flight(connection: &Connection, id: &str) -> rusqlite::Result<Option<Stored>> {
+    connection
+        .prepare_cached(
+            "SELECT f.id, f.passage, c.placed_at, c.total, c.content, f.steps, f.stage, f.entered_at, f.worker,
+                    f.outcome, f.content IS NULL
+             FROM in_flight f LEFT JOIN in_flight_content c ON c.n = f.content
+             WHERE f.id = ?1",
+        )?
+        .query_row([id], |row| {
+            if row.get(10)? {
+                return Ok(Stored::InArchive);
+            }
+            let attempt = match row.get::<_, Option<String>>(6)? {
+                None => None,
+                Some(stage) => {
+                    Some(NotedAttempt { stage, entered_at: row.get(7)?, worker: row.get(8)?, outcome: row.get(9)? })
+                }
+            };
+            Ok(Stored::Here(read_order(row)?.and_then(|mut order| {
+                if let Some(attempt) = attempt {
+                    attempt.add_to(&mut order.history)?;
+                }
+                Ok(order)
+            })))
+        })
+        .optional()
+}
+
+struct NotedAttempt {
+    stage: String,
+    entered_at: i64,
+    worker: String,
+    outcome: Option<String>,
+}
+
+impl NotedAttempt {
+    fn add_to(self, history: &mut History) -> Result<(), String> {
+        let stage: Stage = self.stage.parse().map_err(|error: crate::domain::stage::UnknownStage| error.to_string())?;
+        let (attempt, entered_at) = (history.next_attempt(stage), Timestamp::from_millis(self.entered_at));
+        let outcome = self.outcome.map(|json| wire::decode_outcome(&json)).transpose()?;
+        history.show_attempt(stage, attempt, entered_at, &self.worker.into(), outcome.as_ref());
+        Ok(())
+    }
+}
+
+/// Reads an order off a row that begins with id, passage, placed_at, total, content and steps.
+pub(super) fn read_order(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<OrderRecord, String>> {
+    let id: String = row.get(0)?;
+    let passage = row.get(1)?;
+    let placed_at = Timestamp::from_millis(row.get(2)?);
+    let total: String = row.get(3)?;
+    let json: String = row.get(4)?;
+    let steps: String = row.get(5)?;
+    let order = Order::from_parts(json.into(), total.into());
+    Ok(OrderId::parse(&id)
+        .ok_or_else(|| "its id is no UUID".to_owned())
+        .and_then(|id| Ok(OrderRecord { id, passage, placed_at, order, history: wire::decode_steps(&steps)? })))
+}

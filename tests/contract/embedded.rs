@@ -1,0 +1,115 @@
+//! The suites, run against the embedded back end.
+
+use std::sync::Arc;
+
+use ordering::adapters::embedded::{Embedded, EmbeddedOptions};
+use ordering::ports::{Queues, Source};
+use tempfile::TempDir;
+
+fn open() -> (TempDir, Embedded) {
+    let folder = tempfile::tempdir().unwrap();
+    let embedded = Embedded::open(EmbeddedOptions::new(folder.path())).unwrap();
+    (folder, embedded)
+}
+
+mod queues {
+    use super::*;
+    use crate::contract::queues::Subject;
+
+    /// Every opening is a connection of its own to one database: the folder has one owner.
+    async fn subject() -> Option<Subject> {
+        let (folder, embedded) = open();
+        let file = folder.path().join("ordering.db");
+        let embedded = Arc::new(embedded);
+        let opened = embedded.clone();
+        Some(Subject {
+            open: Box::new(move || {
+                let queues = opened.queues();
+                Box::pin(async move { queues as Arc<dyn Queues> })
+            }),
+            put_bytes: Some(Box::new(move |source, bytes| {
+                let name = match source {
+                    Source::Stage(stage) => stage.as_kebab(),
+                    Source::Ending => "ending",
+                };
+                let sql = "INSERT INTO messages (source, orders, body) VALUES (?1, 1, ?2)";
+                let shell = rusqlite::Connection::open(&file).unwrap();
+                shell.execute(sql, (name, &*bytes)).unwrap();
+                Box::pin(async {})
+            })),
+            holds: Box::new((folder, embedded)),
+        })
+    }
+
+    crate::contract::queues::suite!(subject);
+}
+
+mod queues_over_restarts {
+    use super::*;
+    use crate::contract::queues::Subject;
+
+    /// The database, and the queues of it that were handed out.
+    type Opened = (Embedded, Vec<Arc<dyn Queues>>);
+
+    /// Every opening that finds the last one closed opens the file anew.
+    async fn subject() -> Option<Subject> {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let current: Arc<tokio::sync::Mutex<Option<Opened>>> = Arc::default();
+        let opened_folder = folder.clone();
+        Some(Subject {
+            open: Box::new(move || {
+                let (folder, current) = (opened_folder.clone(), current.clone());
+                Box::pin(async move {
+                    let mut current = current.lock().await;
+                    let (embedded, mut handed_out) = match current.take() {
+                        Some(current) => current,
+                        None => (Embedded::open(EmbeddedOptions::new(folder.path())).unwrap(), vec![]),
+                    };
+                    let mut in_use = false;
+                    for queues in &handed_out {
+                        in_use |= queues.check().await.is_ok();
+                    }
+                    let embedded = if in_use || handed_out.is_empty() {
+                        embedded
+                    } else {
+                        embedded.close().await;
+                        handed_out.clear();
+                        Embedded::open(EmbeddedOptions::new(folder.path())).unwrap()
+                    };
+                    let queues: Arc<dyn Queues> = embedded.queues();
+                    handed_out.push(queues.clone());
+                    *current = Some((embedded, handed_out));
+                    queues
+                })
+            }),
+            put_bytes: None,
+            holds: Box::new(folder),
+        })
+    }
+
+    crate::contract::queues::suite!(subject);
+}
+
+mod in_flight {
+    use super::*;
+    use crate::contract::in_flight::Subject;
+
+    async fn subject() -> Option<Subject> {
+        let (folder, embedded) = open();
+        Some(Subject { in_flight: embedded.in_flight(), wipe: None, holds: Box::new((folder, embedded)) })
+    }
+
+    crate::contract::in_flight::suite!(subject);
+}
+
+mod archive {
+    use super::*;
+    use crate::contract::archive::Subject;
+
+    async fn subject() -> Option<Subject> {
+        let (folder, embedded) = open();
+        Some(Subject { archive: embedded.archive(), holds: Box::new((folder, embedded)) })
+    }
+
+    crate::contract::archive::suite!(subject);
+}

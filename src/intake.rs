@@ -71,14 +71,16 @@ impl Intake {
         Intake { waiting, clock }
     }
 
-    /// Takes an order, and gives it its id. Comes back when the order is kept, or is not.
+    /// Takes an order, and gives it its id: `id`, or a new one. Comes back when the order is kept, or is not.
+    ///
+    /// Two orders of one id are one order in the end, the one whose content came first.
     ///
     /// # Errors
     /// [`NotAccepted`]; passing.
-    pub async fn accept(&self, order: Order) -> Result<OrderId, NotAccepted> {
+    pub async fn accept(&self, order: Order, id: Option<OrderId>) -> Result<OrderId, NotAccepted> {
         // A place in the line first: a full line must not cost the work of preparing an order.
         let place = self.waiting.try_reserve().map_err(|_| NotAccepted::Overloaded)?;
-        let id = OrderId::from_uuid(Uuid::now_v7());
+        let id = id.unwrap_or_else(|| OrderId::from_uuid(Uuid::now_v7()));
         let (reply, kept) = oneshot::channel();
         place.send(Waiting { record: OrderRecord::new(id, self.clock.now(), order), reply });
         // The reply is dropped unsent only if the publishing task died; then nobody knows how far it had come.

@@ -120,6 +120,35 @@ async fn wrong_requests_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn the_same_key_means_the_same_order() {
+    let running = start(&[]);
+    let place = |key: &'static str, order: Value| {
+        let request = running.client.post(running.url("/v1/orders")).header("idempotency-key", key).json(&order);
+        async { request.send().await.unwrap() }
+    };
+    let id = |answer: Value| answer["id"].as_str().unwrap().to_owned();
+    let first = place("\"17\"", order()).await;
+    assert_eq!(first.status(), 202);
+    let first = id(first.json().await.unwrap());
+    // At once, many times, written otherwise, and after its end.
+    let again = futures_util::future::join_all((0..20).map(|_| place("17", order()))).await;
+    ended(&running.client, &running.system.url, &first).await;
+    for answer in again.into_iter().chain([place("17", order()).await]) {
+        assert_eq!(answer.status(), 202);
+        assert_eq!(answer.headers()["location"], format!("/v1/orders/{first}"));
+        assert_eq!(id(answer.json().await.unwrap()), first);
+    }
+    let mut other = order();
+    other["reference"] = json!("another");
+    problem(place("17", other.clone()).await, 422, "key-reused").await;
+    assert_ne!(id(place("18", other).await.json().await.unwrap()), first);
+    problem(place("", order()).await, 400, "wrong-key").await;
+    let shown = ended(&running.client, &running.system.url, &first).await;
+    assert_completed(&shown);
+    assert_eq!(shown["reference"], Value::Null);
+}
+
+#[tokio::test]
 async fn only_json_is_read() {
     let running = start(&[]);
     for (content_type, status) in [

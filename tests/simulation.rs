@@ -108,7 +108,7 @@ async fn customer(world: Arc<World>, apis: Arc<Mutex<Vec<Api>>>, promises: Arc<M
     let pick = || world.random(|rng| rng.random_range(0..APIS));
     let intake = apis.lock().unwrap()[pick()].intake.clone();
     // A reply from a process that died never comes: the customer hangs up.
-    let Ok(told) = tokio::time::timeout(Duration::from_secs(30), intake.accept(order)).await else {
+    let Ok(told) = tokio::time::timeout(Duration::from_secs(30), intake.accept(order, None)).await else {
         return;
     };
     let id = match told {

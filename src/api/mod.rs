@@ -6,6 +6,7 @@
 //! A stopping server accepts no more connections, answers the requests it has, and asks clients to close theirs.
 
 mod health;
+mod idempotency;
 mod orders;
 pub mod problem;
 mod view;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 
+use super::idempotency;
 use super::problem::Problem;
 use super::view;
 use crate::domain::{Order, OrderId};
@@ -29,11 +30,36 @@ pub async fn place(
     check_content_type(&request)?;
     let body = read(body, &orders).await?;
     let order = Order::from_json(&body)?;
-    let id = orders.intake.accept(order).await?;
-    Ok(HttpResponse::Accepted()
+    let key = idempotency::key(request.headers())?;
+    let derived = key.map(|key| OrderId::from_key(&key));
+    let id = match derived {
+        Some(id) if was_placed_before(&orders, id, &order).await? => id,
+        Some(_) | None => orders.intake.accept(order, derived).await?,
+    };
+    Ok(accepted(id))
+}
+
+fn accepted(id: OrderId) -> HttpResponse {
+    HttpResponse::Accepted()
         .insert_header((header::LOCATION, format!("/v1/orders/{id}")))
         .content_type("application/json")
-        .body(format!("{{\"id\":\"{id}\",\"status\":\"accepted\"}}")))
+        .body(format!("{{\"id\":\"{id}\",\"status\":\"accepted\"}}"))
+}
+
+/// Whether the order of this derived id is there already; an error if it is another one.
+///
+/// Where a store is out of reach nobody can tell, and the order goes in: it has the same id, so of two copies one comes
+/// to an end, and the first content there is wins.
+async fn was_placed_before(orders: &Orders, id: OrderId, order: &Order) -> Result<bool, Problem> {
+    match orders.lookup.find(id).await {
+        Ok(Some(placed)) if placed.order == *order => Ok(true),
+        Ok(Some(_)) => Err(Problem::key_reused()),
+        Ok(None) => Ok(false),
+        Err(unavailable) => {
+            tracing::debug!(order = %id, %unavailable, "placed without a look for an earlier one");
+            Ok(false)
+        }
+    }
 }
 
 /// `GET /v1/orders/{id}`

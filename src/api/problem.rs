@@ -98,6 +98,17 @@ impl Problem {
         }
     }
 
+    /// `why` completes the sentence "the Idempotency-Key cannot be read: …".
+    pub fn wrong_key(why: &str) -> Self {
+        let detail = format!("the Idempotency-Key cannot be read: {why}");
+        Self::new(StatusCode::BAD_REQUEST, "wrong-key", "Wrong Idempotency-Key", detail)
+    }
+
+    pub fn key_reused() -> Self {
+        let detail = "another order was placed with this Idempotency-Key; a new order needs a new key";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "Idempotency-Key used before", detail)
+    }
+
     /// A store that has to answer does not.
     pub fn cannot_tell(unavailable: &Unavailable) -> Self {
         let detail = format!("where the order is cannot be told at the moment: {} does not answer", unavailable.part);

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::history::History;
@@ -24,12 +25,24 @@ impl OrderId {
         self.0
     }
 
+    /// The id of the order that is placed with this Idempotency-Key: the same for the same key, on every process and
+    /// after the loss of every cache.
+    pub fn from_key(key: &str) -> Self {
+        let digest = Sha256::new().chain_update(KEY_DOMAIN).chain_update(key).finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        OrderId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+
     /// Reads the hyphenated form, upper or lower case; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         // The uuid crate would also read braces, `urn:uuid:` and no hyphens at all: one order, one address.
         (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(OrderId)
     }
 }
+
+/// Keeps these digests apart from other uses of SHA-256. Part of every derived id: never to be changed.
+const KEY_DOMAIN: &str = "ordering/idempotency-key/1:";
 
 impl fmt::Display for OrderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,6 +190,14 @@ mod tests {
         for wrong in ["", "7", &text.replace('-', ""), &format!("{{{text}}}"), &format!("urn:uuid:{text}")] {
             assert_eq!(OrderId::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_key_makes_always_the_same_id() {
+        // Computed by other means: the first 16 bytes of SHA-256("ordering/idempotency-key/1:order-17"), version 8.
+        assert_eq!(OrderId::from_key("order-17").to_string(), "bcbac6f8-49a8-80d8-9a83-cbffa96bfb01");
+        assert_ne!(OrderId::from_key("order-17"), OrderId::from_key("order-18"));
+        assert_eq!(OrderId::from_key("order-17").as_uuid().get_version_num(), 8);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use ordering::domain::{
     Decision, Delay, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp,
 };
 use ordering::ports::{
-    Archive, Archived, Begun, DeadLetter, Delivery, InFlight, Place, PublishError, Queues, Source,
-    Subscription,
+    Archive, Archived, Begun, Clock, DeadLetter, Delivery, InFlight, Place, PublishError, Queues,
+    Source, Subscription, SystemClock,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -286,6 +286,55 @@ async fn bytes_that_somebody_edited_are_delivered_as_unreadable() {
         })
         .unwrap();
     assert_eq!(row, ("scheduling".into(), 5, vec![0x00, 0xff]));
+    embedded.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_message_does_not_stop_those_behind_it() {
+    use std::os::unix::fs::FileExt;
+    let folder = folder();
+    let embedded = open(&folder);
+    let place = Place::Stage(Stage::Scheduling);
+    for order in [sized_order(1, 100_000), order(2), order(3)] {
+        embedded.queues().publish(place, &[order]).await.unwrap();
+    }
+    embedded.close().await;
+    let file = folder.path().join("ordering.db");
+    let shell = rusqlite::Connection::open(&file).unwrap();
+    let sql =
+        "SELECT pgoffset FROM dbstat WHERE name = 'messages' AND pagetype = 'overflow' LIMIT 1";
+    let offset: i64 = shell.query_row(sql, [], |row| row.get(0)).unwrap();
+    drop(shell);
+    // The first four bytes of such a page lead to the next.
+    let bytes = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    bytes
+        .write_all_at(&[0xff; 4], u64::try_from(offset).unwrap())
+        .unwrap();
+
+    let embedded = open(&folder);
+    let mut subscription = embedded.queues().subscribe(FIRST, 10);
+    for n in [2, 3] {
+        let delivery = next(&mut subscription).await;
+        assert_eq!(ids(&delivery), [n]);
+        subscription.settle.ack(delivery.receipt);
+    }
+    embedded.close().await;
+}
+
+#[tokio::test]
+async fn delays_end_when_the_clock_was_put_back() {
+    let folder = folder();
+    let embedded = open(&folder);
+    let queues = embedded.queues();
+    let shell = rusqlite::Connection::open(folder.path().join("ordering.db")).unwrap();
+    let wire = ordering::wire::encode_batch(&[order(1)]);
+    let insert = "INSERT INTO delayed_messages (source, ready_at, orders, body) VALUES ('scheduling', ?1, 1, ?2)";
+    let in_a_year = SystemClock.now().after(Duration::from_secs(365 * 86_400));
+    shell
+        .execute(insert, (in_a_year.as_millis(), &wire))
+        .unwrap();
+    let mut subscription = queues.subscribe(FIRST, 10);
+    assert_eq!(ids(&next(&mut subscription).await), [1]);
     embedded.close().await;
 }
 

@@ -28,6 +28,8 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const GROUP_OPERATIONS_MAX: usize = 1024;
 /// How long an operation that nobody waits for may wait for company: a sync of the disk saved costs no one anything.
 const COMPANY_WAIT: Duration = Duration::from_millis(10);
+/// On a full disk small writes may succeed while large ones fail, many times a second: one line in that time is enough.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest sleep: so soon a change of the machine's clock is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -79,14 +81,16 @@ impl Thread {
         match outcome {
             Ok(()) => {
                 health.committed_at = Instant::now();
-                if health.failure.take().is_some() {
-                    tracing::info!("writing to the database works again");
-                }
+                health.failure = None;
             }
             Err(failure) => {
                 let error = Unavailable::from(failure.error.clone());
-                if health.failure.is_none() {
+                let warned_lately = health
+                    .warned_at
+                    .is_some_and(|at| at.elapsed() < WARN_INTERVAL);
+                if !warned_lately {
                     tracing::warn!(%error, "writing to the database failed");
+                    health.warned_at = Some(Instant::now());
                 }
                 health.failure = Some(error);
             }

@@ -117,15 +117,6 @@ impl SourceQueue {
         self.changed.notify_waiters();
     }
 
-    /// Puts messages back that could not be read: the first of them last, behind all that are loaded.
-    pub(super) fn put_off(&self, ids: &[i64]) {
-        if let Some((first, others)) = ids.split_first() {
-            self.state().loaded.push_back(*first);
-            self.give_back(others);
-            self.changed.notify_waiters();
-        }
-    }
-
     /// Takes up to `limit` messages, waiting for the first. May be dropped at any moment without losing one.
     ///
     /// # Errors

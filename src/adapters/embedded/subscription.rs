@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -149,8 +149,7 @@ impl Subscription {
         {
             Ok(read) => read,
             Err(error) => {
-                // The first may be one that cannot be read (a damaged page): it must not block the others.
-                self.queue.put_off(&ids);
+                self.queue.give_back(&ids);
                 return Err(error);
             }
         };
@@ -274,12 +273,13 @@ fn read(
         let bytes = match messages::body(connection, *id) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => continue,
-            Err(error) if read.messages.is_empty() => return Err(error),
-            Err(_) => {
-                // Those before it first: it comes up again at the head.
-                read.examined -= 1;
-                break;
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                // It must not stop those behind it, and there are no bytes to bury: it stays where it is, passed over
+                // until the next start.
+                tracing::error!(id, %error, "a message is damaged and cannot be delivered");
+                continue;
             }
+            Err(error) => return Err(error),
         };
         size_bytes += bytes.len();
         let dropped = Arc::new(AtomicBool::new(false));

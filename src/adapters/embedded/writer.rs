@@ -85,6 +85,7 @@ pub(super) struct Writer {
 pub(super) struct Health {
     pub(super) committed_at: Instant,
     pub(super) failure: Option<Unavailable>,
+    pub(super) warned_at: Option<Instant>,
     stopped: bool,
 }
 
@@ -99,6 +100,7 @@ impl Writer {
         let health = Arc::new(Mutex::new(Health {
             committed_at: Instant::now(),
             failure: None,
+            warned_at: None,
             stopped: false,
         }));
         let mut thread = Thread {

@@ -22,6 +22,7 @@
 mod acks;
 mod archive;
 mod chores;
+mod contents;
 mod database;
 mod folder;
 mod group_commit;

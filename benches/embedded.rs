@@ -7,12 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ordering::adapters::embedded::{Embedded, EmbeddedOptions};
-use ordering::domain::{
-    Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp,
-};
-use ordering::ports::{
-    Archive, Begun, Clock, InFlight, Place, Queues, Recorded, Source, SystemClock,
-};
+use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
+use ordering::ports::{Archive, Begun, Clock, InFlight, Place, Queues, Recorded, Source, SystemClock};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -23,7 +19,8 @@ const BATCHES_UNDER_WAY: u16 = 8;
 
 /// An order of about 650 bytes: four items.
 fn order() -> OrderRecord {
-    let item = r#"{"sku":"85123A","description":"WHITE HANGING HEART T-LIGHT HOLDER","quantity":6,"unit_price":"2.55"}"#;
+    let item =
+        r#"{"sku":"85123A","description":"WHITE HANGING HEART T-LIGHT HOLDER","quantity":6,"unit_price":"2.55"}"#;
     let json = format!(
         r#"{{"customer_id":"17850","reference":"536365","currency":"GBP","items":[{}],"metadata":{{"country":"United Kingdom"}}}}"#,
         [item; 4].join(",")
@@ -41,9 +38,7 @@ fn outcome(stage: Stage, worker: &Arc<str>, at: Timestamp) -> RecordedOutcome {
         entered_at: at,
         finished_at: SystemClock.now(),
         worker: worker.clone(),
-        decision: stage
-            .next()
-            .map_or(Decision::End(End::Completed), Decision::Advance),
+        decision: stage.next().map_or(Decision::End(End::Completed), Decision::Advance),
     }
 }
 
@@ -52,15 +47,8 @@ async fn step(in_flight: &dyn InFlight, stage: Stage, orders: &mut [OrderRecord]
     let worker: Arc<str> = "worker-1".into();
     let at = SystemClock.now();
     let begun = in_flight.begin(stage, &worker, at, orders).await.unwrap();
-    assert!(
-        begun
-            .iter()
-            .all(|begun| *begun == Begun::Fresh { deliveries: 1 })
-    );
-    let outcomes: Vec<_> = orders
-        .iter()
-        .map(|order| (order, outcome(stage, &worker, at)))
-        .collect();
+    assert!(begun.iter().all(|begun| *begun == Begun::Fresh { deliveries: 1 }));
+    let outcomes: Vec<_> = orders.iter().map(|order| (order, outcome(stage, &worker, at))).collect();
     let recorded = in_flight.record(stage, &outcomes).await.unwrap();
     assert!(recorded.iter().all(|recorded| *recorded == Recorded::First));
     let outcome = outcome(stage, &worker, at);
@@ -71,8 +59,7 @@ async fn step(in_flight: &dyn InFlight, stage: Stage, orders: &mut [OrderRecord]
 
 /// Takes batches from `stage` and carries them on until `orders` have passed.
 async fn work(embedded: &Embedded, stage: Stage, orders: usize) {
-    let (queues, in_flight, archive) =
-        (embedded.queues(), embedded.in_flight(), embedded.archive());
+    let (queues, in_flight, archive) = (embedded.queues(), embedded.in_flight(), embedded.archive());
     let mut subscription = queues.subscribe(Source::Stage(stage), BATCHES_UNDER_WAY);
     let mut tasks = tokio::task::JoinSet::new();
     let mut taken = 0;
@@ -214,11 +201,7 @@ fn orders(criterion: &mut Criterion) {
 
 fn open(runtime: &Runtime, folder: &std::path::Path) -> Embedded {
     let _context = runtime.enter();
-    Embedded::open(EmbeddedOptions {
-        ended_ttl: Duration::from_secs(5),
-        ..EmbeddedOptions::new(folder)
-    })
-    .unwrap()
+    Embedded::open(EmbeddedOptions { ended_ttl: Duration::from_secs(5), ..EmbeddedOptions::new(folder) }).unwrap()
 }
 
 criterion_group!(benches, steps, orders);

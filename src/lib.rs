@@ -1,4 +1,29 @@
+//! An order-processing backbone: takes customers' orders over HTTP, answers at once with an order id, and carries
+//! every order through four stages to a recorded end.
+//!
+//! # An order's life, and where it happens
+//! 1. [`api`] receives it, [`domain::order`] validates it, [`intake`] puts it into the first queue and answers.
+//! 2. [`worker`] carries it from stage to stage: begin, handle ([`handlers`]), record, carry out, ack.
+//! 3. The archive keeps it when it has ended; [`lookup`] finds it wherever it is.
+//!
+//! What all this needs of the outside is in [`ports`], what stands behind the ports in [`adapters`]. [`roles`] puts
+//! the parts together by the [`settings`]; [`cli`] and [`client`] are for people at a terminal. doc/architecture.md
+//! has the picture.
+
 pub mod adapters;
+pub mod api;
+pub mod batch;
+pub mod cli;
+pub mod client;
 pub mod domain;
+pub mod handlers;
+pub mod intake;
+pub mod logging;
+pub mod lookup;
 pub mod ports;
+pub mod process;
+pub mod readiness;
+pub mod roles;
+pub mod settings;
 pub mod wire;
+pub mod worker;

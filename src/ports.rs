@@ -28,10 +28,7 @@ pub struct Unavailable {
 
 impl Unavailable {
     pub fn new(part: &'static str, reason: impl std::fmt::Display) -> Self {
-        Unavailable {
-            part,
-            reason: reason.to_string(),
-        }
+        Unavailable { part, reason: reason.to_string() }
     }
 }
 
@@ -75,10 +72,7 @@ pub enum Source {
 impl Source {
     /// Everything orders are taken from.
     pub fn all() -> impl Iterator<Item = Source> {
-        Stage::ALL
-            .into_iter()
-            .map(Source::Stage)
-            .chain([Source::Ending])
+        Stage::ALL.into_iter().map(Source::Stage).chain([Source::Ending])
     }
 }
 
@@ -204,7 +198,8 @@ pub trait InFlight: Send + Sync + 'static {
     /// [`Unavailable`]; none, some or all of them may have been noted.
     async fn end(&self, orders: &[OrderRecord]) -> Result<(), Unavailable>;
 
-    /// The order as far as it has come, the step at work included; `None` if there is no record.
+    /// The order as far as it has come, the step at work included; `None` if there is no record. An order shows its
+    /// end only after [`InFlight::end`]: before that it is not in the archive.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -293,9 +288,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since_epoch = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 }

@@ -16,8 +16,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::{
-    Decision, Delay, End, History, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Step,
-    StepOutcome, Timestamp,
+    Decision, Delay, End, History, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Step, StepOutcome, Timestamp,
 };
 use crate::ports::Unreadable;
 
@@ -26,8 +25,7 @@ pub const VERSION: u32 = 1;
 
 /// A batch as the bytes of one message.
 pub fn encode_batch(orders: &[OrderRecord]) -> Vec<u8> {
-    let mut bytes =
-        Vec::with_capacity(32 + orders.iter().map(OrderRecord::size_bytes).sum::<usize>());
+    let mut bytes = Vec::with_capacity(32 + orders.iter().map(OrderRecord::size_bytes).sum::<usize>());
     bytes.extend_from_slice(b"{\"v\":1,\"orders\":[");
     for (n, order) in orders.iter().enumerate() {
         if n > 0 {
@@ -50,33 +48,20 @@ pub fn decode_batch(bytes: &Bytes) -> Result<Vec<OrderRecord>, Unreadable> {
         #[serde(borrow)]
         orders: Vec<RecordJson<'a>>,
     }
-    let unreadable = |reason: String| Unreadable {
-        reason,
-        bytes: bytes.clone(),
-    };
+    let unreadable = |reason: String| Unreadable { reason, bytes: bytes.clone() };
     let message: Message = match serde_json::from_slice(bytes) {
         Ok(message) => message,
         Err(error) => {
-            return Err(unreadable(
-                newer_version(bytes).unwrap_or_else(|| error.to_string()),
-            ));
+            return Err(unreadable(newer_version(bytes).unwrap_or_else(|| error.to_string())));
         }
     };
     if message.v != VERSION {
-        return Err(unreadable(format!(
-            "message of version {}, this release reads version {VERSION}",
-            message.v
-        )));
+        return Err(unreadable(format!("message of version {}, this release reads version {VERSION}", message.v)));
     }
     if message.orders.is_empty() {
         return Err(unreadable("a message without orders".into()));
     }
-    message
-        .orders
-        .into_iter()
-        .map(|order| order.read(bytes))
-        .collect::<Result<_, _>>()
-        .map_err(unreadable)
+    message.orders.into_iter().map(|order| order.read(bytes)).collect::<Result<_, _>>().map_err(unreadable)
 }
 
 /// Says so if the bytes are a message of a version this release does not know: its orders need not look like ours.
@@ -101,9 +86,7 @@ pub fn encode_record(order: &OrderRecord) -> Vec<u8> {
 /// # Errors
 /// The reason, if it is something else. Final.
 pub fn decode_record(bytes: &Bytes) -> Result<OrderRecord, String> {
-    serde_json::from_slice::<RecordJson>(bytes)
-        .map_err(|error| error.to_string())?
-        .read(bytes)
+    serde_json::from_slice::<RecordJson>(bytes).map_err(|error| error.to_string())?.read(bytes)
 }
 
 /// The steps of a history as a JSON array.
@@ -126,9 +109,7 @@ pub fn decode_steps(json: &str) -> Result<History, String> {
 pub fn encode_outcome(outcome: &RecordedOutcome) -> String {
     let (decision, stage, reason, delay_secs) = match &outcome.decision {
         Decision::Advance(stage) => ("advance", Some(stage.as_snake()), None, None),
-        Decision::Retry { reason, delay } => {
-            ("retry", None, Some(reason.as_str()), Some(delay.as_secs()))
-        }
+        Decision::Retry { reason, delay } => ("retry", None, Some(reason.as_str()), Some(delay.as_secs())),
         Decision::End(End::Completed) => ("complete", None, None, None),
         Decision::End(End::Failed { reason }) => ("fail", None, Some(reason.as_str()), None),
     };
@@ -155,9 +136,7 @@ pub fn decode_outcome(json: &str) -> Result<RecordedOutcome, String> {
         "advance" => Decision::Advance(read_stage(json.stage.as_deref().unwrap_or_default())?),
         "retry" => Decision::Retry {
             reason,
-            delay: Delay::at_least(std::time::Duration::from_secs(
-                json.delay_secs.unwrap_or_default().into(),
-            )),
+            delay: Delay::at_least(std::time::Duration::from_secs(json.delay_secs.unwrap_or_default().into())),
         },
         "complete" => Decision::End(End::Completed),
         "fail" => Decision::End(End::Failed { reason }),
@@ -207,10 +186,7 @@ impl RecordJson<'_> {
             id: OrderId::from_uuid(self.id),
             passage: self.passage,
             placed_at: Timestamp::from_millis(self.placed_at),
-            order: Order::from_parts(
-                bytes.slice_ref(self.order.get().as_bytes()),
-                self.total.into(),
-            ),
+            order: Order::from_parts(bytes.slice_ref(self.order.get().as_bytes()), self.total.into()),
             history: read_steps(self.steps)?,
         })
     }
@@ -233,16 +209,12 @@ struct StepJson<'a> {
 }
 
 fn read_steps(steps: Vec<StepJson<'_>>) -> Result<History, String> {
-    let steps = steps
-        .into_iter()
-        .map(StepJson::read)
-        .collect::<Result<_, _>>()?;
+    let steps = steps.into_iter().map(StepJson::read).collect::<Result<_, _>>()?;
     History::of(steps).ok_or_else(|| "steps that are no history of an order".into())
 }
 
 fn read_stage(name: &str) -> Result<Stage, String> {
-    name.parse()
-        .map_err(|error: crate::domain::stage::UnknownStage| error.to_string())
+    name.parse().map_err(|error: crate::domain::stage::UnknownStage| error.to_string())
 }
 
 impl StepJson<'_> {
@@ -268,14 +240,7 @@ impl StepJson<'_> {
 fn push_record(bytes: &mut Vec<u8>, record: &OrderRecord) {
     bytes.extend_from_slice(b"{\"id\":\"");
     let mut hyphenated = [0; uuid::fmt::Hyphenated::LENGTH];
-    bytes.extend_from_slice(
-        record
-            .id
-            .as_uuid()
-            .as_hyphenated()
-            .encode_lower(&mut hyphenated)
-            .as_bytes(),
-    );
+    bytes.extend_from_slice(record.id.as_uuid().as_hyphenated().encode_lower(&mut hyphenated).as_bytes());
     bytes.extend_from_slice(b"\",\"passage\":");
     push_json(bytes, &record.passage);
     bytes.extend_from_slice(b",\"placed_at\":");
@@ -292,11 +257,7 @@ fn push_record(bytes: &mut Vec<u8>, record: &OrderRecord) {
 fn push_steps(bytes: &mut Vec<u8>, history: &History) {
     bytes.push(b'[');
     for (n, step) in history.steps().iter().enumerate() {
-        bytes.extend_from_slice(if n == 0 {
-            b"{\"stage\":\""
-        } else {
-            b",{\"stage\":\""
-        });
+        bytes.extend_from_slice(if n == 0 { b"{\"stage\":\"" } else { b",{\"stage\":\"" });
         bytes.extend_from_slice(step.stage.as_snake().as_bytes());
         bytes.extend_from_slice(b"\",\"entered_at\":");
         push_json(bytes, &step.entered_at.as_millis());
@@ -323,8 +284,7 @@ fn push_steps(bytes: &mut Vec<u8>, history: &History) {
 }
 
 fn push_json<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) {
-    serde_json::to_writer(bytes, value)
-        .expect("writing strings and numbers to memory does not fail");
+    serde_json::to_writer(bytes, value).expect("writing strings and numbers to memory does not fail");
 }
 
 #[cfg(test)]
@@ -345,22 +305,11 @@ mod tests {
             decision,
         };
         let delay = Delay::at_least(std::time::Duration::ZERO);
-        order.history.record(
-            Stage::Scheduling,
-            &outcome(Decision::Retry {
-                reason: "bu\nsy".into(),
-                delay,
-            }),
-        );
+        order.history.record(Stage::Scheduling, &outcome(Decision::Retry { reason: "bu\nsy".into(), delay }));
         orders.push(order.clone());
-        order.history.record(
-            Stage::Scheduling,
-            &outcome(Decision::Advance(Stage::PreProcessing)),
-        );
+        order.history.record(Stage::Scheduling, &outcome(Decision::Advance(Stage::PreProcessing)));
         orders.push(order.clone());
-        let failed = Decision::End(End::Failed {
-            reason: "no \u{1F980}".into(),
-        });
+        let failed = Decision::End(End::Failed { reason: "no \u{1F980}".into() });
         order.history.record(Stage::PreProcessing, &outcome(failed));
         order.passage = 2;
         orders.push(order);
@@ -372,14 +321,8 @@ mod tests {
         let bytes = Bytes::from(encode_batch(&orders()));
         assert_eq!(decode_batch(&bytes).unwrap(), orders());
         for order in orders() {
-            assert_eq!(
-                decode_record(&Bytes::from(encode_record(&order))).unwrap(),
-                order
-            );
-            assert_eq!(
-                decode_steps(&encode_steps(&order.history)).unwrap(),
-                order.history
-            );
+            assert_eq!(decode_record(&Bytes::from(encode_record(&order))).unwrap(), order);
+            assert_eq!(decode_steps(&encode_steps(&order.history)).unwrap(), order.history);
         }
     }
 
@@ -395,30 +338,19 @@ mod tests {
     fn outcomes_are_read_as_they_were_written() {
         for decision in [
             Decision::Advance(Stage::PostProcessing),
-            Decision::Retry {
-                reason: "\"".into(),
-                delay: Delay::at_least(std::time::Duration::from_secs(9)),
-            },
+            Decision::Retry { reason: "\"".into(), delay: Delay::at_least(std::time::Duration::from_secs(9)) },
             Decision::End(End::Completed),
-            Decision::End(End::Failed {
-                reason: String::new(),
-            }),
+            Decision::End(End::Failed { reason: String::new() }),
         ] {
             let moment = Timestamp::from_millis(5);
-            let outcome = RecordedOutcome {
-                entered_at: moment,
-                finished_at: moment,
-                worker: "w".into(),
-                decision,
-            };
+            let outcome = RecordedOutcome { entered_at: moment, finished_at: moment, worker: "w".into(), decision };
             assert_eq!(decode_outcome(&encode_outcome(&outcome)).unwrap(), outcome);
         }
     }
 
     #[test]
     fn what_is_no_message_is_refused_with_the_reason() {
-        let reason =
-            |bytes: &'static [u8]| decode_batch(&Bytes::from_static(bytes)).unwrap_err().reason;
+        let reason = |bytes: &'static [u8]| decode_batch(&Bytes::from_static(bytes)).unwrap_err().reason;
         assert!(reason(b"\x00\xff").contains("expected value"));
         assert!(reason(b"{\"v\":1,\"orders\":[]}").contains("without orders"));
         assert!(reason(b"{\"v\":2,\"orders\":\"packed\"}").contains("version 2"));
@@ -429,9 +361,8 @@ mod tests {
     #[test]
     fn unknown_fields_are_passed_over() {
         let text = String::from_utf8(encode_batch(&orders()[..1])).unwrap();
-        let text = text
-            .replace("{\"v\":1,", "{\"v\":1,\"trace\":[{}],")
-            .replace("\"passage\"", "\"new\":1,\"passage\"");
+        let text =
+            text.replace("{\"v\":1,", "{\"v\":1,\"trace\":[{}],").replace("\"passage\"", "\"new\":1,\"passage\"");
         assert_eq!(decode_batch(&Bytes::from(text)).unwrap(), orders()[..1]);
     }
 }

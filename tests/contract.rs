@@ -34,4 +34,8 @@ mod contract {
     mod embedded;
     pub mod in_flight;
     pub mod queues;
+
+    mod postgres;
+    mod rabbitmq;
+    mod redis;
 }

@@ -102,18 +102,9 @@ impl History {
     /// like that, so whoever holds such steps holds something else.
     pub fn of(steps: Vec<Step>) -> Option<History> {
         let in_order = steps.len() <= Stage::ALL.len()
-            && steps
-                .iter()
-                .zip(Stage::ALL)
-                .all(|(step, stage)| step.stage == stage)
-            && steps
-                .iter()
-                .rev()
-                .skip(1)
-                .all(|step| step.outcome == Some(StepOutcome::Done))
-            && steps
-                .iter()
-                .all(|step| step.outcome.is_some() == step.finished_at.is_some());
+            && steps.iter().zip(Stage::ALL).all(|(step, stage)| step.stage == stage)
+            && steps.iter().rev().skip(1).all(|step| step.outcome == Some(StepOutcome::Done))
+            && steps.iter().all(|step| step.outcome.is_some() == step.finished_at.is_some());
         in_order.then_some(History { steps })
     }
 
@@ -135,8 +126,7 @@ impl History {
 
     /// The number of the attempt that comes next at `stage`: 1 for the first.
     pub fn next_attempt(&self, stage: Stage) -> u32 {
-        self.unfinished(stage)
-            .map_or(1, |step| step.attempts.saturating_add(1))
+        self.unfinished(stage).map_or(1, |step| step.attempts.saturating_add(1))
     }
 
     /// When `stage` was first entered, if an earlier attempt did.
@@ -145,24 +135,14 @@ impl History {
     }
 
     fn unfinished(&self, stage: Stage) -> Option<&Step> {
-        self.steps
-            .last()
-            .filter(|step| step.stage == stage && step.outcome.is_none())
+        self.steps.last().filter(|step| step.stage == stage && step.outcome.is_none())
     }
 
     /// Takes in that a worker began `stage`, for readers of an order that is at work there. `attempt` counts from 1.
     pub fn enter(&mut self, stage: Stage, attempt: u32, entered_at: Timestamp, worker: Arc<str>) {
         let entered_at = self.entered_at(stage).unwrap_or(entered_at);
         let reason = self.unfinished(stage).and_then(|step| step.reason.clone());
-        self.put(Step {
-            stage,
-            entered_at,
-            finished_at: None,
-            attempts: attempt,
-            outcome: None,
-            reason,
-            worker,
-        });
+        self.put(Step { stage, entered_at, finished_at: None, attempts: attempt, outcome: None, reason, worker });
     }
 
     /// Takes in what was recorded of the next attempt at `stage`.
@@ -175,9 +155,7 @@ impl History {
     pub fn record_attempt(&mut self, stage: Stage, attempt: u32, record: &RecordedOutcome) {
         let (outcome, reason) = match &record.decision {
             Decision::Advance(_) | Decision::End(End::Completed) => (Some(StepOutcome::Done), None),
-            Decision::End(End::Failed { reason }) => {
-                (Some(StepOutcome::Rejected), Some(reason.clone()))
-            }
+            Decision::End(End::Failed { reason }) => (Some(StepOutcome::Rejected), Some(reason.clone())),
             Decision::Retry { reason, delay: _ } => (None, Some(reason.clone())),
         };
         self.put(Step {
@@ -189,6 +167,26 @@ impl History {
             reason,
             worker: record.worker.clone(),
         });
+    }
+
+    /// Takes in what the in-flight store knows of attempt number `attempt` at `stage`, for readers.
+    ///
+    /// An outcome that ends the order is not shown: until the archive has the order, another end may still be the
+    /// first one there, and a status must not go back.
+    pub fn show_attempt(
+        &mut self,
+        stage: Stage,
+        attempt: u32,
+        entered_at: Timestamp,
+        worker: &Arc<str>,
+        outcome: Option<&RecordedOutcome>,
+    ) {
+        match outcome {
+            Some(outcome) if !matches!(outcome.decision, Decision::End(_)) => {
+                self.record_attempt(stage, attempt, outcome);
+            }
+            Some(_) | None => self.enter(stage, attempt, entered_at, worker.clone()),
+        }
     }
 
     fn put(&mut self, step: Step) {
@@ -212,29 +210,18 @@ impl History {
 
     /// When the order ended; `None` if it has not.
     pub fn finished_at(&self) -> Option<Timestamp> {
-        self.steps
-            .last()
-            .filter(|_| self.status().has_ended())
-            .and_then(|last| last.finished_at)
+        self.steps.last().filter(|_| self.status().has_ended()).and_then(|last| last.finished_at)
     }
 
     /// The last moment something was recorded; `None` before the first step.
     pub fn updated_at(&self) -> Option<Timestamp> {
-        self.steps
-            .last()
-            .map(|last| last.finished_at.unwrap_or(last.entered_at))
+        self.steps.last().map(|last| last.finished_at.unwrap_or(last.entered_at))
     }
 
     /// Why the order failed; `None` if it did not.
     pub fn failure(&self) -> Option<Failure> {
-        let last = self
-            .steps
-            .last()
-            .filter(|last| last.outcome == Some(StepOutcome::Rejected))?;
-        Some(Failure {
-            stage: last.stage,
-            reason: last.reason.clone().unwrap_or_default(),
-        })
+        let last = self.steps.last().filter(|last| last.outcome == Some(StepOutcome::Rejected))?;
+        Some(Failure { stage: last.stage, reason: last.reason.clone().unwrap_or_default() })
     }
 }
 
@@ -260,9 +247,7 @@ mod tests {
         assert_eq!(history.status(), Status::Accepted);
         for (n, stage) in Stage::ALL.into_iter().enumerate() {
             assert!(history.is_at(stage));
-            let decision = stage
-                .next()
-                .map_or(Decision::End(End::Completed), Decision::Advance);
+            let decision = stage.next().map_or(Decision::End(End::Completed), Decision::Advance);
             history.record(stage, &record(10 * n as i64, decision));
             assert!(!history.is_at(stage));
         }
@@ -274,71 +259,42 @@ mod tests {
     #[test]
     fn a_rejected_step_fails_the_order_and_says_why() {
         let mut history = History::default();
-        history.record(
-            Stage::Scheduling,
-            &record(
-                1,
-                Decision::End(End::Failed {
-                    reason: "no stock".into(),
-                }),
-            ),
-        );
+        history.record(Stage::Scheduling, &record(1, Decision::End(End::Failed { reason: "no stock".into() })));
         assert_eq!(history.status(), Status::Failed);
-        assert_eq!(
-            history.failure(),
-            Some(Failure {
-                stage: Stage::Scheduling,
-                reason: "no stock".into()
-            })
-        );
+        assert_eq!(history.failure(), Some(Failure { stage: Stage::Scheduling, reason: "no stock".into() }));
         assert!(!history.is_at(Stage::PreProcessing));
     }
 
     #[test]
     fn attempts_add_up_in_one_step_that_keeps_its_first_moment() {
         let mut history = History::default();
-        let retry = Decision::Retry {
-            reason: "busy".into(),
-            delay: Delay::at_least(Duration::ZERO),
-        };
+        let retry = Decision::Retry { reason: "busy".into(), delay: Delay::at_least(Duration::ZERO) };
         history.record(Stage::Scheduling, &record(5, retry));
         assert_eq!(history.next_attempt(Stage::Scheduling), 2);
         assert_eq!(history.status(), Status::In(Stage::Scheduling));
-        history.record(
-            Stage::Scheduling,
-            &record(50, Decision::Advance(Stage::PreProcessing)),
-        );
-        let [step] = history.steps() else {
-            panic!("one step")
-        };
-        assert_eq!(
-            (step.attempts, step.entered_at, step.reason.as_deref()),
-            (2, Timestamp::from_millis(5), None)
-        );
+        history.record(Stage::Scheduling, &record(50, Decision::Advance(Stage::PreProcessing)));
+        let [step] = history.steps() else { panic!("one step") };
+        assert_eq!((step.attempts, step.entered_at, step.reason.as_deref()), (2, Timestamp::from_millis(5), None));
+    }
+
+    #[test]
+    fn an_end_is_not_shown_before_the_archive_has_it() {
+        let (mut history, worker, at) = (History::default(), Arc::from("w2"), Timestamp::from_millis(3));
+        let failed = record(3, Decision::End(End::Failed { reason: "no".into() }));
+        history.show_attempt(Stage::Scheduling, 1, at, &worker, Some(&failed));
+        assert_eq!(history.status(), Status::In(Stage::Scheduling));
+        let done = record(3, Decision::Advance(Stage::PreProcessing));
+        history.show_attempt(Stage::Scheduling, 1, at, &worker, Some(&done));
+        assert!(history.is_at(Stage::PreProcessing));
     }
 
     #[test]
     fn steps_out_of_order_are_no_history() {
         let mut history = History::default();
-        history.record(
-            Stage::Scheduling,
-            &record(1, Decision::Advance(Stage::PreProcessing)),
-        );
+        history.record(Stage::Scheduling, &record(1, Decision::Advance(Stage::PreProcessing)));
         let step = history.steps()[0].clone();
         assert!(History::of(vec![step.clone(), step.clone()]).is_none());
-        assert!(
-            History::of(vec![Step {
-                stage: Stage::Processing,
-                ..step.clone()
-            }])
-            .is_none()
-        );
-        assert!(
-            History::of(vec![Step {
-                finished_at: None,
-                ..step
-            }])
-            .is_none()
-        );
+        assert!(History::of(vec![Step { stage: Stage::Processing, ..step.clone() }]).is_none());
+        assert!(History::of(vec![Step { finished_at: None, ..step }]).is_none());
     }
 }

@@ -27,10 +27,7 @@ impl OrderId {
     /// Reads the hyphenated form, upper or lower case; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         // The uuid crate would also read braces, `urn:uuid:` and no hyphens at all: one order, one address.
-        (text.len() == 36)
-            .then(|| Uuid::try_parse(text).ok())
-            .flatten()
-            .map(OrderId)
+        (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(OrderId)
     }
 }
 
@@ -121,11 +118,7 @@ pub struct Item<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It is no JSON; line and column count from 1.
-    Malformed {
-        line: usize,
-        column: usize,
-        detail: String,
-    },
+    Malformed { line: usize, column: usize, detail: String },
     /// It is JSON, but no valid order: all problems there are, in the order of the text.
     Invalid(Vec<Problem>),
 }
@@ -158,20 +151,12 @@ impl OrderRecord {
 
     /// An order that was just accepted.
     pub fn new(id: OrderId, placed_at: Timestamp, order: Order) -> Self {
-        OrderRecord {
-            id,
-            passage: 1,
-            placed_at,
-            order,
-            history: History::default(),
-        }
+        OrderRecord { id, passage: 1, placed_at, order, history: History::default() }
     }
 
     /// About how much of a message it takes, in bytes.
     pub fn size_bytes(&self) -> usize {
-        self.order.json().len()
-            + self.history.steps().len() * Self::STEP_SIZE_BYTES
-            + Self::ENVELOPE_SIZE_BYTES
+        self.order.json().len() + self.history.steps().len() * Self::STEP_SIZE_BYTES + Self::ENVELOPE_SIZE_BYTES
     }
 
     /// The last moment something happened to it.
@@ -189,23 +174,14 @@ mod tests {
         let text = "0193f0a1-7c3e-7b11-8f00-0123456789ab";
         assert_eq!(OrderId::parse(text).unwrap().to_string(), text);
         assert_eq!(OrderId::parse(&text.to_uppercase()), OrderId::parse(text));
-        for wrong in [
-            "",
-            "7",
-            &text.replace('-', ""),
-            &format!("{{{text}}}"),
-            &format!("urn:uuid:{text}"),
-        ] {
+        for wrong in ["", "7", &text.replace('-', ""), &format!("{{{text}}}"), &format!("urn:uuid:{text}")] {
             assert_eq!(OrderId::parse(wrong), None, "{wrong}");
         }
     }
 
     #[test]
     fn an_order_does_not_show_its_content_in_a_log() {
-        let order = Order::from_parts(
-            Bytes::from_static(b"{\"customer_id\":\"secret\"}"),
-            "1".into(),
-        );
+        let order = Order::from_parts(Bytes::from_static(b"{\"customer_id\":\"secret\"}"), "1".into());
         assert_eq!(format!("{order:?}"), "Order(24 bytes)");
     }
 }

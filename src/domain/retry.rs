@@ -15,9 +15,7 @@ impl Delay {
 
     /// The shortest step of at least `wait`; the longest there is for waits beyond it.
     pub fn at_least(wait: Duration) -> Delay {
-        let fits = Self::STEPS_SECS
-            .into_iter()
-            .find(|secs| Duration::from_secs(u64::from(*secs)) >= wait);
+        let fits = Self::STEPS_SECS.into_iter().find(|secs| Duration::from_secs(u64::from(*secs)) >= wait);
         Delay(fits.unwrap_or(Self::STEPS_SECS[Self::STEPS_SECS.len() - 1]))
     }
 
@@ -60,17 +58,12 @@ impl RetryPolicy {
 mod tests {
     use super::*;
 
-    const POLICY: RetryPolicy = RetryPolicy {
-        attempts_max: 5,
-        base: Duration::from_secs(2),
-        cap: Duration::from_secs(60),
-    };
+    const POLICY: RetryPolicy =
+        RetryPolicy { attempts_max: 5, base: Duration::from_secs(2), cap: Duration::from_secs(60) };
 
     #[test]
     fn waits_double_up_to_the_cap() {
-        let waits: Vec<u32> = (1..=8)
-            .map(|attempt| POLICY.delay_after(attempt, 1.0).as_secs())
-            .collect();
+        let waits: Vec<u32> = (1..=8).map(|attempt| POLICY.delay_after(attempt, 1.0).as_secs()).collect();
         assert_eq!(waits, [2, 5, 15, 45, 45, 120, 120, 120]);
     }
 

@@ -14,12 +14,7 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, first to last.
-    pub const ALL: [Stage; 4] = [
-        Stage::Scheduling,
-        Stage::PreProcessing,
-        Stage::Processing,
-        Stage::PostProcessing,
-    ];
+    pub const ALL: [Stage; 4] = [Stage::Scheduling, Stage::PreProcessing, Stage::Processing, Stage::PostProcessing];
     pub const FIRST: Stage = Stage::Scheduling;
 
     /// The stage after this one; `None` after the last.
@@ -61,9 +56,7 @@ impl fmt::Display for Stage {
 
 /// The text names no stage.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is no stage; the stages are scheduling, pre-processing, processing and post-processing"
-)]
+#[error("`{0}` is no stage; the stages are scheduling, pre-processing, processing and post-processing")]
 pub struct UnknownStage(pub String);
 
 /// Reads both ways of writing a stage, `pre-processing` and `pre_processing`.

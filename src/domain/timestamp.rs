@@ -23,10 +23,7 @@ impl Timestamp {
 
     /// The moment `delay` later.
     pub fn after(self, delay: Duration) -> Self {
-        Self::from_millis(
-            self.0
-                .saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self::from_millis(self.0.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// How long ago `earlier` was, zero if it is later than this moment (clocks of two machines differ).
@@ -36,17 +33,14 @@ impl Timestamp {
 
     /// Reads an RFC 3339 moment with any offset; digits past the millisecond are dropped.
     pub fn parse(text: &str) -> Option<Self> {
-        text.parse::<jiff::Timestamp>()
-            .ok()
-            .map(|t| Self::from_millis(t.as_millisecond()))
+        text.parse::<jiff::Timestamp>().ok().map(|t| Self::from_millis(t.as_millisecond()))
     }
 }
 
 /// RFC 3339 in UTC with milliseconds: `2026-11-24T08:15:30.250Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment =
-            jiff::Timestamp::from_millisecond(self.0).expect("the constructor keeps it in range");
+        let moment = jiff::Timestamp::from_millisecond(self.0).expect("the constructor keeps it in range");
         write!(f, "{moment:.3}")
     }
 }
@@ -59,10 +53,7 @@ mod tests {
     fn a_moment_is_written_in_utc_with_milliseconds_and_read_back() {
         let moment = Timestamp::from_millis(1_764_000_000_007);
         assert_eq!(moment.to_string(), "2025-11-24T16:00:00.007Z");
-        assert_eq!(
-            Timestamp::parse("2025-11-24T17:00:00.0079+01:00"),
-            Some(moment)
-        );
+        assert_eq!(Timestamp::parse("2025-11-24T17:00:00.0079+01:00"), Some(moment));
         assert_eq!(Timestamp::parse("yesterday"), None);
     }
 
@@ -71,9 +62,6 @@ mod tests {
         for ms in [i64::MIN, i64::MAX] {
             Timestamp::from_millis(ms).to_string();
         }
-        assert_eq!(
-            Timestamp::from_millis(5).since(Timestamp::from_millis(9)),
-            Duration::ZERO
-        );
+        assert_eq!(Timestamp::from_millis(5).since(Timestamp::from_millis(9)), Duration::ZERO);
     }
 }

@@ -41,11 +41,7 @@ pub(crate) use suite;
 use Archived::{Before, Now};
 
 async fn archive(subject: &Subject, order: &OrderRecord) -> Archived {
-    let mut archived = subject
-        .archive
-        .archive(std::slice::from_ref(order))
-        .await
-        .unwrap();
+    let mut archived = subject.archive.archive(std::slice::from_ref(order)).await.unwrap();
     assert_eq!(archived.len(), 1);
     archived.remove(0)
 }
@@ -55,11 +51,7 @@ async fn find(subject: &Subject, order: &OrderRecord) -> Option<OrderRecord> {
 }
 
 pub async fn an_ended_order_is_found_as_it_was_archived(subject: &Subject) {
-    for order in [
-        completed(&order()),
-        failed(&order(), "no stock"),
-        cancelled_between(&order()),
-    ] {
+    for order in [completed(&order()), failed(&order(), "no stock"), cancelled_between(&order())] {
         assert_eq!(archive(subject, &order).await, Now);
         assert_eq!(find(subject, &order).await, Some(order));
     }
@@ -76,10 +68,7 @@ fn cancelled_between(order: &OrderRecord) -> OrderRecord {
 pub async fn an_unknown_order_is_not_found(subject: &Subject) {
     let order = order();
     assert_eq!(find(subject, &order).await, None);
-    assert_eq!(
-        subject.archive.contains(&[order.id]).await.unwrap(),
-        [false]
-    );
+    assert_eq!(subject.archive.contains(&[order.id]).await.unwrap(), [false]);
 }
 
 pub async fn the_first_end_of_an_order_stays(subject: &Subject) {
@@ -94,13 +83,7 @@ pub async fn the_first_end_of_an_order_stays(subject: &Subject) {
 pub async fn a_higher_passage_replaces_a_lower_one(subject: &Subject) {
     let first = failed(&order(), "no stock");
     assert_eq!(archive(subject, &first).await, Now);
-    let second = OrderRecord {
-        passage: 2,
-        ..completed(&OrderRecord {
-            history: Default::default(),
-            ..first.clone()
-        })
-    };
+    let second = OrderRecord { passage: 2, ..completed(&OrderRecord { history: Default::default(), ..first.clone() }) };
     assert_eq!(archive(subject, &second).await, Now);
     assert_eq!(find(subject, &first).await, Some(second.clone()));
     assert_eq!(archive(subject, &first).await, Before);
@@ -111,13 +94,7 @@ pub async fn a_higher_passage_replaces_a_lower_one(subject: &Subject) {
 pub async fn an_order_that_is_twice_in_a_batch_is_kept_once(subject: &Subject) {
     let (one, other) = (order(), completed(&order()));
     let first = failed(&one, "no stock");
-    let batch = [
-        first.clone(),
-        other.clone(),
-        completed(&one),
-        other.clone(),
-        first.clone(),
-    ];
+    let batch = [first.clone(), other.clone(), completed(&one), other.clone(), first.clone()];
     let archived = subject.archive.archive(&batch).await.unwrap();
     assert_eq!(archived, [Now, Now, Before, Before, Before]);
     assert_eq!(find(subject, &one).await, Some(first));
@@ -127,25 +104,14 @@ pub async fn an_order_that_is_twice_in_a_batch_is_kept_once(subject: &Subject) {
 pub async fn of_two_passages_in_a_batch_the_higher_one_is_kept(subject: &Subject) {
     let order = order();
     let first = failed(&order, "no stock");
-    let second = OrderRecord {
-        passage: 2,
-        ..completed(&order)
-    };
-    subject
-        .archive
-        .archive(&[first, second.clone()])
-        .await
-        .unwrap();
+    let second = OrderRecord { passage: 2, ..completed(&order) };
+    subject.archive.archive(&[first, second.clone()]).await.unwrap();
     assert_eq!(find(subject, &order).await, Some(second));
 }
 
 pub async fn the_archive_says_which_orders_it_has_in_the_order_of_the_question(subject: &Subject) {
     let batch: Vec<OrderRecord> = orders(5).iter().map(completed).collect();
-    subject
-        .archive
-        .archive(&[batch[3].clone(), batch[1].clone()])
-        .await
-        .unwrap();
+    subject.archive.archive(&[batch[3].clone(), batch[1].clone()]).await.unwrap();
     let mut ids: Vec<_> = batch.iter().map(|order| order.id).collect();
     ids.push(batch[1].id);
     let contained = subject.archive.contains(&ids).await.unwrap();
@@ -164,30 +130,20 @@ pub async fn two_archivists_of_the_same_orders_keep_each_of_them_once(subject: &
                 batch.reverse();
             }
             batch.rotate_left(n * 7);
-            tasks.push(tokio::spawn(async move {
-                archive.archive(&batch).await.unwrap()
-            }));
+            tasks.push(tokio::spawn(async move { archive.archive(&batch).await.unwrap() }));
         }
         let mut kept = 0;
         for task in tasks {
-            kept += task
-                .await
-                .unwrap()
-                .iter()
-                .filter(|archived| **archived == Now)
-                .count();
+            kept += task.await.unwrap().iter().filter(|archived| **archived == Now).count();
         }
         assert_eq!(kept, batch.len());
     }
 }
 
 pub async fn content_and_reasons_come_back_to_the_letter(subject: &Subject) {
-    let metadata =
-        r#"{"b":1.50,"a":1e2,"a b":"\u00e9 é \ud83e\udd80 🦀 \/ \\ \" \t","":[true,null]}"#;
+    let metadata = r#"{"b":1.50,"a":1e2,"a b":"\u00e9 é \ud83e\udd80 🦀 \/ \\ \" \t","":[true,null]}"#;
     let mut order = accepted(metadata);
-    order
-        .history
-        .record(Stage::FIRST, &failure("\u{0} \"quoted\"\n注文 🦀 {} \\"));
+    order.history.record(Stage::FIRST, &failure("\u{0} \"quoted\"\n注文 🦀 {} \\"));
     assert_eq!(archive(subject, &order).await, Now);
     let found = find(subject, &order).await.unwrap();
     assert_eq!(found.order.json(), order.order.json());
@@ -197,16 +153,7 @@ pub async fn content_and_reasons_come_back_to_the_letter(subject: &Subject) {
 }
 
 pub async fn moments_come_back_to_the_millisecond(subject: &Subject) {
-    for ms in [
-        i64::MIN,
-        -1,
-        0,
-        1,
-        999,
-        1_764_000_000_007,
-        9_007_199_254_741,
-        i64::MAX,
-    ] {
+    for ms in [i64::MIN, -1, 0, 1, 999, 1_764_000_000_007, 9_007_199_254_741, i64::MAX] {
         let mut order = completed(&order());
         order.placed_at = ordering::domain::Timestamp::from_millis(ms);
         assert_eq!(archive(subject, &order).await, Now);
@@ -216,19 +163,10 @@ pub async fn moments_come_back_to_the_millisecond(subject: &Subject) {
 
 pub async fn a_batch_of_256_orders_is_archived(subject: &Subject) {
     let batch: Vec<OrderRecord> = orders(256).iter().map(completed).collect();
-    assert_eq!(
-        subject.archive.archive(&batch).await.unwrap(),
-        vec![Now; 256]
-    );
-    assert_eq!(
-        subject.archive.archive(&batch).await.unwrap(),
-        vec![Before; 256]
-    );
+    assert_eq!(subject.archive.archive(&batch).await.unwrap(), vec![Now; 256]);
+    assert_eq!(subject.archive.archive(&batch).await.unwrap(), vec![Before; 256]);
     let ids: Vec<_> = batch.iter().map(|order| order.id).collect();
-    assert_eq!(
-        subject.archive.contains(&ids).await.unwrap(),
-        vec![true; 256]
-    );
+    assert_eq!(subject.archive.contains(&ids).await.unwrap(), vec![true; 256]);
     for n in [0, 100, 255] {
         assert_eq!(find(subject, &batch[n]).await.as_ref(), Some(&batch[n]));
     }

@@ -63,10 +63,7 @@ mod queues_over_restarts {
                     let mut current = current.lock().await;
                     let (embedded, mut handed_out) = match current.take() {
                         Some(current) => current,
-                        None => (
-                            Embedded::open(EmbeddedOptions::new(folder.path())).unwrap(),
-                            vec![],
-                        ),
+                        None => (Embedded::open(EmbeddedOptions::new(folder.path())).unwrap(), vec![]),
                     };
                     let mut in_use = false;
                     for queues in &handed_out {
@@ -99,11 +96,7 @@ mod in_flight {
 
     async fn subject() -> Option<Subject> {
         let (folder, embedded) = open();
-        Some(Subject {
-            in_flight: embedded.in_flight(),
-            wipe: None,
-            holds: Box::new((folder, embedded)),
-        })
+        Some(Subject { in_flight: embedded.in_flight(), wipe: None, holds: Box::new((folder, embedded)) })
     }
 
     crate::contract::in_flight::suite!(subject);
@@ -115,10 +108,7 @@ mod archive {
 
     async fn subject() -> Option<Subject> {
         let (folder, embedded) = open();
-        Some(Subject {
-            archive: embedded.archive(),
-            holds: Box::new((folder, embedded)),
-        })
+        Some(Subject { archive: embedded.archive(), holds: Box::new((folder, embedded)) })
     }
 
     crate::contract::archive::suite!(subject);

@@ -8,8 +8,7 @@ use ordering::domain::{Decision, OrderRecord, RecordedOutcome, Stage, Status};
 use ordering::ports::{Begun, InFlight, Recorded};
 
 use crate::support::{
-    accepted, after, completed, done, failed, failure, now, order, orders, outcome_of, retry,
-    worker,
+    accepted, after, completed, done, failed, failure, now, order, orders, outcome_of, retry, worker,
 };
 
 use Stage::{PreProcessing, Processing, Scheduling};
@@ -66,11 +65,7 @@ pub(crate) use suite;
 const FRESH: Begun = Begun::Fresh { deliveries: 1 };
 
 async fn put(subject: &Subject, order: &OrderRecord) {
-    subject
-        .in_flight
-        .put(std::slice::from_ref(order))
-        .await
-        .unwrap();
+    subject.in_flight.put(std::slice::from_ref(order)).await.unwrap();
 }
 
 async fn begin(subject: &Subject, stage: Stage, order: &OrderRecord) -> Begun {
@@ -79,21 +74,12 @@ async fn begin(subject: &Subject, stage: Stage, order: &OrderRecord) -> Begun {
 
 async fn begin_as(subject: &Subject, name: &str, stage: Stage, order: &OrderRecord) -> Begun {
     let orders = std::slice::from_ref(order);
-    let mut begun = subject
-        .in_flight
-        .begin(stage, &worker(name), now(), orders)
-        .await
-        .unwrap();
+    let mut begun = subject.in_flight.begin(stage, &worker(name), now(), orders).await.unwrap();
     assert_eq!(begun.len(), 1);
     begun.remove(0)
 }
 
-async fn record(
-    subject: &Subject,
-    stage: Stage,
-    order: &OrderRecord,
-    outcome: &RecordedOutcome,
-) -> Recorded {
+async fn record(subject: &Subject, stage: Stage, order: &OrderRecord, outcome: &RecordedOutcome) -> Recorded {
     let outcomes = [(order, outcome.clone())];
     let mut recorded = subject.in_flight.record(stage, &outcomes).await.unwrap();
     assert_eq!(recorded.len(), 1);
@@ -101,11 +87,7 @@ async fn record(
 }
 
 async fn end(subject: &Subject, order: &OrderRecord) {
-    subject
-        .in_flight
-        .end(std::slice::from_ref(order))
-        .await
-        .unwrap();
+    subject.in_flight.end(std::slice::from_ref(order)).await.unwrap();
 }
 
 async fn find(subject: &Subject, order: &OrderRecord) -> Option<OrderRecord> {
@@ -113,20 +95,12 @@ async fn find(subject: &Subject, order: &OrderRecord) -> Option<OrderRecord> {
 }
 
 async fn status(subject: &Subject, order: &OrderRecord) -> Status {
-    find(subject, order)
-        .await
-        .expect("a record")
-        .history
-        .status()
+    find(subject, order).await.expect("a record").history.status()
 }
 
 pub async fn a_record_is_found_as_it_was_put(subject: &Subject) {
     let (one, other) = (order(), after(&order(), &[Scheduling]));
-    subject
-        .in_flight
-        .put(&[one.clone(), other.clone()])
-        .await
-        .unwrap();
+    subject.in_flight.put(&[one.clone(), other.clone()]).await.unwrap();
     assert_eq!(find(subject, &one).await, Some(one));
     assert_eq!(find(subject, &other).await, Some(other));
 }
@@ -135,10 +109,7 @@ pub async fn an_unknown_order_has_no_record_and_gets_none(subject: &Subject) {
     let order = order();
     assert_eq!(find(subject, &order).await, None);
     assert_eq!(begin(subject, Scheduling, &order).await, Begun::Absent);
-    assert_eq!(
-        record(subject, Scheduling, &order, &done(Scheduling)).await,
-        Recorded::Absent
-    );
+    assert_eq!(record(subject, Scheduling, &order, &done(Scheduling)).await, Recorded::Absent);
     assert_eq!(find(subject, &order).await, None);
     assert_eq!(begin(subject, Scheduling, &order).await, Begun::Absent);
 }
@@ -154,10 +125,7 @@ pub async fn a_record_that_has_come_further_is_not_put_back(subject: &Subject) {
     // Nor is one that came further by steps recorded in the store.
     assert_eq!(begin(subject, Processing, &further).await, FRESH);
     let outcome = done(Processing);
-    assert_eq!(
-        record(subject, Processing, &further, &outcome).await,
-        Recorded::First
-    );
+    assert_eq!(record(subject, Processing, &further, &outcome).await, Recorded::First);
     put(subject, &further).await;
     let mut expected = further.clone();
     expected.history.record(Processing, &outcome);
@@ -170,10 +138,7 @@ pub async fn a_record_is_put_again_without_harm(subject: &Subject) {
     assert_eq!(begin(subject, Scheduling, &order).await, FRESH);
     put(subject, &order).await;
     assert_eq!(status(subject, &order).await, Status::In(Scheduling));
-    assert_eq!(
-        begin(subject, Scheduling, &order).await,
-        Begun::Fresh { deliveries: 2 }
-    );
+    assert_eq!(begin(subject, Scheduling, &order).await, Begun::Fresh { deliveries: 2 });
 }
 
 pub async fn the_step_at_work_is_found(subject: &Subject) {
@@ -181,16 +146,10 @@ pub async fn the_step_at_work_is_found(subject: &Subject) {
     put(subject, &order).await;
     let entered_at = now();
     let orders = std::slice::from_ref(&order);
-    subject
-        .in_flight
-        .begin(Scheduling, &worker("w \"7\" ü:é"), entered_at, orders)
-        .await
-        .unwrap();
+    subject.in_flight.begin(Scheduling, &worker("w \"7\" ü:é"), entered_at, orders).await.unwrap();
 
     let mut expected = order.clone();
-    expected
-        .history
-        .enter(Scheduling, 1, entered_at, worker("w \"7\" ü:é"));
+    expected.history.enter(Scheduling, 1, entered_at, worker("w \"7\" ü:é"));
     assert_eq!(find(subject, &order).await, Some(expected));
 }
 
@@ -199,14 +158,8 @@ pub async fn the_first_recorded_outcome_counts(subject: &Subject) {
     put(subject, &order).await;
     assert_eq!(begin(subject, Scheduling, &order).await, FRESH);
     let first = done(Scheduling);
-    assert_eq!(
-        record(subject, Scheduling, &order, &first).await,
-        Recorded::First
-    );
-    assert_eq!(
-        record(subject, Scheduling, &order, &failure("too late")).await,
-        Recorded::Earlier(first.clone())
-    );
+    assert_eq!(record(subject, Scheduling, &order, &first).await, Recorded::First);
+    assert_eq!(record(subject, Scheduling, &order, &failure("too late")).await, Recorded::Earlier(first.clone()));
 
     let mut expected = order.clone();
     expected.history.record(Scheduling, &first);
@@ -223,10 +176,7 @@ pub async fn of_many_workers_that_record_at_once_one_is_first(subject: &Subject)
         let (in_flight, order) = (subject.in_flight.clone(), order.clone());
         tasks.push(tokio::spawn(async move {
             let outcome = outcome_of(&format!("worker-{n}"), Decision::Advance(PreProcessing));
-            let recorded = in_flight
-                .record(Scheduling, &[(&order, outcome.clone())])
-                .await
-                .unwrap();
+            let recorded = in_flight.record(Scheduling, &[(&order, outcome.clone())]).await.unwrap();
             (outcome, recorded[0].clone())
         }));
     }
@@ -247,15 +197,9 @@ pub async fn a_redelivered_step_brings_its_recorded_outcome_back(subject: &Subje
         let order = order();
         put(subject, &order).await;
         assert_eq!(begin(subject, Scheduling, &order).await, FRESH);
-        assert_eq!(
-            record(subject, Scheduling, &order, &outcome).await,
-            Recorded::First
-        );
+        assert_eq!(record(subject, Scheduling, &order, &outcome).await, Recorded::First);
         for _ in 0..2 {
-            assert_eq!(
-                begin_as(subject, "worker-2", Scheduling, &order).await,
-                Begun::Recorded(outcome.clone())
-            );
+            assert_eq!(begin_as(subject, "worker-2", Scheduling, &order).await, Begun::Recorded(outcome.clone()));
         }
     }
 }
@@ -271,10 +215,7 @@ pub async fn an_order_that_went_on_has_passed_its_earlier_steps(subject: &Subjec
     assert_eq!(begin(subject, PreProcessing, &advanced).await, FRESH);
 
     assert_eq!(begin(subject, Scheduling, &accepted).await, Begun::Passed);
-    assert_eq!(
-        record(subject, Scheduling, &accepted, &done(Scheduling)).await,
-        Recorded::Passed
-    );
+    assert_eq!(record(subject, Scheduling, &accepted, &done(Scheduling)).await, Recorded::Passed);
     assert_eq!(status(subject, &accepted).await, Status::In(PreProcessing));
 }
 
@@ -290,10 +231,7 @@ pub async fn an_ended_record_takes_nothing_more(subject: &Subject) {
     put(subject, &late).await;
     for (stage, late) in [(Scheduling, &accepted), (Processing, &late)] {
         assert_eq!(begin(subject, stage, late).await, Begun::Passed);
-        assert_eq!(
-            record(subject, stage, late, &failure("late")).await,
-            Recorded::Passed
-        );
+        assert_eq!(record(subject, stage, late, &failure("late")).await, Recorded::Passed);
     }
     assert_eq!(find(subject, &accepted).await, Some(ended));
 }
@@ -320,18 +258,12 @@ pub async fn a_record_restored_from_a_message_in_the_middle_goes_on_from_there(s
     assert_eq!(begin(subject, Processing, &message).await, FRESH);
     assert_eq!(status(subject, &message).await, Status::In(Processing));
     let outcome = done(Processing);
-    assert_eq!(
-        record(subject, Processing, &message, &outcome).await,
-        Recorded::First
-    );
+    assert_eq!(record(subject, Processing, &message, &outcome).await, Recorded::First);
 
     let mut expected = message.clone();
     expected.history.record(Processing, &outcome);
     assert_eq!(find(subject, &message).await, Some(expected));
-    let late = OrderRecord {
-        history: Default::default(),
-        ..message
-    };
+    let late = OrderRecord { history: Default::default(), ..message };
     assert_eq!(begin(subject, Scheduling, &late).await, Begun::Passed);
 }
 
@@ -347,24 +279,14 @@ pub async fn attempts_are_told_apart(subject: &Subject) {
 
     // The second attempt is a new one, with an outcome of its own.
     let (name, again) = (worker("worker-2"), now());
-    let begun = subject
-        .in_flight
-        .begin(Scheduling, &name, again, std::slice::from_ref(&second))
-        .await
-        .unwrap();
+    let begun = subject.in_flight.begin(Scheduling, &name, again, std::slice::from_ref(&second)).await.unwrap();
     assert_eq!(begun, [FRESH]);
     let mut at_work = second.clone();
     at_work.history.enter(Scheduling, 2, again, name);
     assert_eq!(find(subject, &first).await, Some(at_work));
     let outcome = done(Scheduling);
-    assert_eq!(
-        record(subject, Scheduling, &second, &outcome).await,
-        Recorded::First
-    );
-    assert_eq!(
-        begin(subject, Scheduling, &second).await,
-        Begun::Recorded(outcome.clone())
-    );
+    assert_eq!(record(subject, Scheduling, &second, &outcome).await, Recorded::First);
+    assert_eq!(begin(subject, Scheduling, &second).await, Begun::Recorded(outcome.clone()));
 
     let mut expected = second.clone();
     expected.history.record(Scheduling, &outcome);
@@ -383,10 +305,7 @@ pub async fn an_earlier_attempt_has_passed_once_the_next_was_begun(subject: &Sub
     assert_eq!(begin(subject, Scheduling, &second).await, FRESH);
 
     assert_eq!(begin(subject, Scheduling, &first).await, Begun::Passed);
-    assert_eq!(
-        record(subject, Scheduling, &first, &done(Scheduling)).await,
-        Recorded::Passed
-    );
+    assert_eq!(record(subject, Scheduling, &first, &done(Scheduling)).await, Recorded::Passed);
 }
 
 pub async fn deliveries_of_an_attempt_are_counted(subject: &Subject) {
@@ -394,10 +313,7 @@ pub async fn deliveries_of_an_attempt_are_counted(subject: &Subject) {
     put(subject, &first).await;
     for deliveries in 1..=4 {
         let name = format!("worker-{deliveries}");
-        assert_eq!(
-            begin_as(subject, &name, Scheduling, &first).await,
-            Begun::Fresh { deliveries }
-        );
+        assert_eq!(begin_as(subject, &name, Scheduling, &first).await, Begun::Fresh { deliveries });
     }
     // Who began it first is who is shown.
     let found = find(subject, &first).await.unwrap();
@@ -408,16 +324,11 @@ pub async fn deliveries_of_an_attempt_are_counted(subject: &Subject) {
     let mut second = first.clone();
     second.history.record(Scheduling, &outcome);
     for deliveries in 1..=2 {
-        assert_eq!(
-            begin(subject, Scheduling, &second).await,
-            Begun::Fresh { deliveries }
-        );
+        assert_eq!(begin(subject, Scheduling, &second).await, Begun::Fresh { deliveries });
     }
 }
 
-pub async fn a_record_that_missed_a_step_takes_the_message_in_when_the_next_begins(
-    subject: &Subject,
-) {
+pub async fn a_record_that_missed_a_step_takes_the_message_in_when_the_next_begins(subject: &Subject) {
     // Accepted and begun; then the store was out of reach until the next stage, and in a retry's case until the next
     // attempt.
     let accepted = order();
@@ -438,25 +349,17 @@ pub async fn a_record_that_missed_a_step_takes_the_message_in_when_the_next_begi
     assert_eq!(begin(subject, Scheduling, &second).await, FRESH);
     let found = find(subject, &first).await.unwrap();
     assert_eq!(
-        (
-            found.history.steps()[0].attempts,
-            found.history.steps()[0].reason.as_deref()
-        ),
+        (found.history.steps()[0].attempts, found.history.steps()[0].reason.as_deref()),
         (2, Some("out of reach"))
     );
 }
 
-pub async fn a_record_that_missed_a_step_takes_the_message_in_when_the_next_is_recorded(
-    subject: &Subject,
-) {
+pub async fn a_record_that_missed_a_step_takes_the_message_in_when_the_next_is_recorded(subject: &Subject) {
     let accepted = order();
     put(subject, &accepted).await;
     let message = after(&accepted, &[Scheduling, PreProcessing]);
     let outcome = done(Processing);
-    assert_eq!(
-        record(subject, Processing, &message, &outcome).await,
-        Recorded::First
-    );
+    assert_eq!(record(subject, Processing, &message, &outcome).await, Recorded::First);
     let mut expected = message.clone();
     expected.history.record(Processing, &outcome);
     assert_eq!(find(subject, &accepted).await, Some(expected));
@@ -469,10 +372,7 @@ pub async fn an_outcome_that_only_the_message_knows_has_passed(subject: &Subject
     second.history.record(Scheduling, &retry("busy"));
     put(subject, &second).await;
     assert_eq!(begin(subject, Scheduling, &first).await, Begun::Passed);
-    assert_eq!(
-        record(subject, Scheduling, &first, &done(Scheduling)).await,
-        Recorded::Passed
-    );
+    assert_eq!(record(subject, Scheduling, &first, &done(Scheduling)).await, Recorded::Passed);
 }
 
 pub async fn a_later_passage_opens_an_ended_record(subject: &Subject) {
@@ -480,18 +380,12 @@ pub async fn a_later_passage_opens_an_ended_record(subject: &Subject) {
     put(subject, &accepted).await;
     end(subject, &failed(&accepted, "no stock")).await;
 
-    let again = OrderRecord {
-        passage: 2,
-        ..accepted.clone()
-    };
+    let again = OrderRecord { passage: 2, ..accepted.clone() };
     put(subject, &again).await;
     assert_eq!(find(subject, &accepted).await, Some(again.clone()));
     assert_eq!(begin(subject, Scheduling, &again).await, FRESH);
     let outcome = done(Scheduling);
-    assert_eq!(
-        record(subject, Scheduling, &again, &outcome).await,
-        Recorded::First
-    );
+    assert_eq!(record(subject, Scheduling, &again, &outcome).await, Recorded::First);
     let mut expected = again.clone();
     expected.history.record(Scheduling, &outcome);
     assert_eq!(find(subject, &accepted).await, Some(expected));
@@ -500,10 +394,7 @@ pub async fn a_later_passage_opens_an_ended_record(subject: &Subject) {
     let accepted = order();
     put(subject, &accepted).await;
     end(subject, &failed(&accepted, "no stock")).await;
-    let again = OrderRecord {
-        passage: 2,
-        ..accepted.clone()
-    };
+    let again = OrderRecord { passage: 2, ..accepted.clone() };
     assert_eq!(begin(subject, Scheduling, &again).await, FRESH);
     assert_eq!(status(subject, &accepted).await, Status::In(Scheduling));
     end(subject, &completed(&again)).await;
@@ -512,17 +403,11 @@ pub async fn a_later_passage_opens_an_ended_record(subject: &Subject) {
 
 pub async fn an_earlier_passage_has_passed(subject: &Subject) {
     let first = order();
-    let second = OrderRecord {
-        passage: 2,
-        ..first.clone()
-    };
+    let second = OrderRecord { passage: 2, ..first.clone() };
     put(subject, &second).await;
     put(subject, &first).await;
     assert_eq!(begin(subject, Scheduling, &first).await, Begun::Passed);
-    assert_eq!(
-        record(subject, Scheduling, &first, &done(Scheduling)).await,
-        Recorded::Passed
-    );
+    assert_eq!(record(subject, Scheduling, &first, &done(Scheduling)).await, Recorded::Passed);
     end(subject, &completed(&first)).await;
     assert_eq!(find(subject, &first).await, Some(second));
 }
@@ -536,16 +421,10 @@ pub async fn a_wiped_store_knows_nothing_and_takes_records_again(subject: &Subje
 
     assert_eq!(find(subject, &accepted).await, None);
     let outcome = done(Scheduling);
-    assert_eq!(
-        record(subject, Scheduling, &accepted, &outcome).await,
-        Recorded::Absent
-    );
+    assert_eq!(record(subject, Scheduling, &accepted, &outcome).await, Recorded::Absent);
     let mut advanced = accepted.clone();
     advanced.history.record(Scheduling, &outcome);
-    assert_eq!(
-        begin(subject, PreProcessing, &advanced).await,
-        Begun::Absent
-    );
+    assert_eq!(begin(subject, PreProcessing, &advanced).await, Begun::Absent);
     put(subject, &advanced).await;
     assert_eq!(begin(subject, PreProcessing, &advanced).await, FRESH);
     assert_eq!(begin(subject, Scheduling, &accepted).await, Begun::Passed);
@@ -555,11 +434,7 @@ pub async fn a_batch_of_256_orders_goes_all_the_way(subject: &Subject) {
     let mut batch = orders(256);
     subject.in_flight.put(&batch).await.unwrap();
     for stage in Stage::ALL {
-        let begun = subject
-            .in_flight
-            .begin(stage, &worker("worker-1"), now(), &batch)
-            .await
-            .unwrap();
+        let begun = subject.in_flight.begin(stage, &worker("worker-1"), now(), &batch).await.unwrap();
         assert_eq!(begun, vec![FRESH; 256]);
         let outcomes: Vec<_> = batch.iter().map(|order| (order, done(stage))).collect();
         let recorded = subject.in_flight.record(stage, &outcomes).await.unwrap();
@@ -569,7 +444,12 @@ pub async fn a_batch_of_256_orders_goes_all_the_way(subject: &Subject) {
             order.history.record(stage, outcome);
         }
         for n in [0, 100, 255] {
-            assert_eq!(find(subject, &batch[n]).await.as_ref(), Some(&batch[n]));
+            let found = find(subject, &batch[n]).await.unwrap();
+            match stage.next() {
+                Some(_) => assert_eq!(found, batch[n]),
+                // The archive does not have it yet.
+                None => assert_eq!(found.history.status(), Status::In(stage)),
+            }
         }
     }
     subject.in_flight.end(&batch).await.unwrap();
@@ -580,9 +460,7 @@ pub async fn a_batch_of_256_orders_goes_all_the_way(subject: &Subject) {
 
 pub async fn the_orders_of_a_batch_have_replies_of_their_own(subject: &Subject) {
     let batch = orders(6);
-    let [fresh, absent, recorded, passed, ended, behind] = &batch[..] else {
-        panic!("six orders")
-    };
+    let [fresh, absent, recorded, passed, ended, behind] = &batch[..] else { panic!("six orders") };
     for order in [fresh, recorded, passed, ended, behind] {
         put(subject, order).await;
     }
@@ -590,33 +468,15 @@ pub async fn the_orders_of_a_batch_have_replies_of_their_own(subject: &Subject) 
     record(subject, Scheduling, recorded, &outcome).await;
     put(subject, &after(passed, &[Scheduling, PreProcessing])).await;
     end(subject, &completed(ended)).await;
-    let behind = OrderRecord {
-        passage: 2,
-        ..behind.clone()
-    };
+    let behind = OrderRecord { passage: 2, ..behind.clone() };
 
     let batch = [fresh, absent, recorded, passed, ended, &behind].map(Clone::clone);
-    let begun = subject
-        .in_flight
-        .begin(Scheduling, &worker("worker-1"), now(), &batch)
-        .await
-        .unwrap();
-    let expected = [
-        FRESH,
-        Begun::Absent,
-        Begun::Recorded(outcome.clone()),
-        Begun::Passed,
-        Begun::Passed,
-        FRESH,
-    ];
+    let begun = subject.in_flight.begin(Scheduling, &worker("worker-1"), now(), &batch).await.unwrap();
+    let expected = [FRESH, Begun::Absent, Begun::Recorded(outcome.clone()), Begun::Passed, Begun::Passed, FRESH];
     assert_eq!(begun, expected);
 
     let outcomes: Vec<_> = batch.iter().map(|order| (order, failure("no"))).collect();
-    let recorded = subject
-        .in_flight
-        .record(Scheduling, &outcomes)
-        .await
-        .unwrap();
+    let recorded = subject.in_flight.record(Scheduling, &outcomes).await.unwrap();
     let expected = [
         Recorded::First,
         Recorded::Absent,
@@ -629,17 +489,13 @@ pub async fn the_orders_of_a_batch_have_replies_of_their_own(subject: &Subject) 
 }
 
 pub async fn content_and_reasons_come_back_to_the_letter(subject: &Subject) {
-    let metadata =
-        r#"{"b":1.50,"a":1e2,"a b":"\u00e9 é \ud83e\udd80 🦀 \/ \\ \" \t","":[true,null]}"#;
+    let metadata = r#"{"b":1.50,"a":1e2,"a b":"\u00e9 é \ud83e\udd80 🦀 \/ \\ \" \t","":[true,null]}"#;
     let order = accepted(metadata);
     put(subject, &order).await;
     begin(subject, Scheduling, &order).await;
     let outcome = retry("\u{0} \"quoted\"\n注文 🦀 \u{7f}");
     record(subject, Scheduling, &order, &outcome).await;
-    assert_eq!(
-        begin(subject, Scheduling, &order).await,
-        Begun::Recorded(outcome.clone())
-    );
+    assert_eq!(begin(subject, Scheduling, &order).await, Begun::Recorded(outcome.clone()));
 
     let found = find(subject, &order).await.unwrap();
     assert_eq!(found.order.json(), order.order.json());
@@ -655,10 +511,7 @@ pub async fn content_and_reasons_come_back_to_the_letter(subject: &Subject) {
 
 pub async fn an_empty_batch_changes_nothing(subject: &Subject) {
     subject.in_flight.put(&[]).await.unwrap();
-    let begun = subject
-        .in_flight
-        .begin(Scheduling, &worker("worker-1"), now(), &[])
-        .await;
+    let begun = subject.in_flight.begin(Scheduling, &worker("worker-1"), now(), &[]).await;
     assert_eq!(begun.unwrap(), []);
     assert_eq!(subject.in_flight.record(Scheduling, &[]).await.unwrap(), []);
     subject.in_flight.end(&[]).await.unwrap();

@@ -83,18 +83,12 @@ async fn publish_each(queues: &Arc<dyn Queues>, place: Place, orders: &[OrderRec
 }
 
 async fn next(subscription: &mut Subscription) -> Delivery {
-    timeout(DEADLINE, subscription.deliveries.recv())
-        .await
-        .expect("a delivery in time")
-        .expect("deliveries go on")
+    timeout(DEADLINE, subscription.deliveries.recv()).await.expect("a delivery in time").expect("deliveries go on")
 }
 
 async fn next_orders(subscription: &mut Subscription) -> (Receipt, Vec<OrderRecord>) {
     let delivery = next(subscription).await;
-    (
-        delivery.receipt,
-        delivery.contents.expect("a readable message"),
-    )
+    (delivery.receipt, delivery.contents.expect("a readable message"))
 }
 
 async fn nothing_comes(subscription: &mut Subscription) {
@@ -104,10 +98,7 @@ async fn nothing_comes(subscription: &mut Subscription) {
 }
 
 /// Takes and acks messages until each of `expected` came at least once; answers how often each came.
-async fn drain(
-    subscription: &mut Subscription,
-    expected: &[OrderRecord],
-) -> BTreeMap<OrderId, usize> {
+async fn drain(subscription: &mut Subscription, expected: &[OrderRecord]) -> BTreeMap<OrderId, usize> {
     let mut missing: BTreeSet<OrderId> = ids(expected);
     let mut came = BTreeMap::new();
     while !missing.is_empty() {
@@ -352,12 +343,9 @@ pub async fn a_batch_of_256_orders_arrives_whole(subject: &Subject) {
 pub async fn one_order_of_256_kib_arrives(subject: &Subject) {
     let queues = open(subject).await;
     let description = "ä".repeat(500);
-    let item =
-        format!(r#"{{"sku":"s","description":"{description}","quantity":1,"unit_price":"1.00"}}"#);
+    let item = format!(r#"{{"sku":"s","description":"{description}","quantity":1,"unit_price":"1.00"}}"#);
     let items = vec![item; 250].join(",");
-    let json = format!(
-        r#"{{"customer_id":"c","reference":null,"currency":"EUR","items":[{items}],"metadata":null}}"#
-    );
+    let json = format!(r#"{{"customer_id":"c","reference":null,"currency":"EUR","items":[{items}],"metadata":null}}"#);
     assert!(json.len() > 256 * 1024);
     let mut large = order();
     large.order = ordering::domain::Order::from_json(json.as_bytes()).unwrap();
@@ -372,12 +360,9 @@ pub async fn one_order_of_256_kib_arrives(subject: &Subject) {
 
 pub async fn content_and_histories_come_to_the_letter(subject: &Subject) {
     let queues = open(subject).await;
-    let metadata =
-        r#"{"b":1.50,"a":1e2,"a b":"\u00e9 é \ud83e\udd80 🦀 \/ \\ \" \t","":[true,null]}"#;
+    let metadata = r#"{"b":1.50,"a":1e2,"a b":"\u00e9 é \ud83e\udd80 🦀 \/ \\ \" \t","":[true,null]}"#;
     let mut order = after(&accepted(metadata), &[Scheduling, PreProcessing]);
-    order
-        .history
-        .record(Processing, &retry("\u{0} \"quoted\"\n注文 🦀"));
+    order.history.record(Processing, &retry("\u{0} \"quoted\"\n注文 🦀"));
     order.passage = 7;
     let orders = [order];
     publish(&queues, Place::Stage(Processing), &orders).await;
@@ -419,10 +404,7 @@ pub async fn receipts_of_another_connection_are_ignored(subject: &Subject) {
     publish(&queues, Place::Stage(Scheduling), &orders).await;
     let mut subscription = queues.subscribe(SCHEDULING, PREFETCH);
     let (receipt, _) = next_orders(&mut subscription).await;
-    let foreign = Receipt {
-        connection: receipt.connection.wrapping_add(1_000_000),
-        tag: receipt.tag,
-    };
+    let foreign = Receipt { connection: receipt.connection.wrapping_add(1_000_000), tag: receipt.tag };
     subscription.settle.ack(foreign);
     subscription.settle.give_back(foreign);
     nothing_comes(&mut subscription).await;
@@ -479,8 +461,6 @@ pub async fn close_ends_the_deliveries(subject: &Subject) {
     let queues = open(subject).await;
     let mut subscription = queues.subscribe(SCHEDULING, PREFETCH);
     queues.close().await;
-    let end = timeout(DEADLINE, subscription.deliveries.recv())
-        .await
-        .expect("an end");
+    let end = timeout(DEADLINE, subscription.deliveries.recv()).await.expect("an end");
     assert!(end.is_none());
 }

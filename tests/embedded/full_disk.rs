@@ -27,23 +27,14 @@ async fn a_full_disk_undoes_what_does_not_fit_and_passes() {
             Err(unknown) => panic!("{unknown}"),
         }
     }
-    assert!(
-        kept.len() > 10 && refused.len() > 50,
-        "{kept:?} {refused:?}"
-    );
+    assert!(kept.len() > 10 && refused.len() > 50, "{kept:?} {refused:?}");
     // To the brim.
-    while queues
-        .publish(place, &[sized_order(100, 5_000)])
-        .await
-        .is_ok()
-    {
+    while queues.publish(place, &[sized_order(100, 5_000)]).await.is_ok() {
         kept.push(100);
     }
     queues.check().await.unwrap_err();
     // A batch that does not fit leaves nothing, and takes nobody with it.
-    let large: Vec<_> = (1_000..1_100)
-        .map(|n| ended(sized_order(n, 10_000)))
-        .collect();
+    let large: Vec<_> = (1_000..1_100).map(|n| ended(sized_order(n, 10_000))).collect();
     let small = [order(500)];
     let (in_flight, archive) = (embedded.in_flight(), embedded.archive());
     let (large_kept, small_kept) = tokio::join!(archive.archive(&large), in_flight.put(&small));
@@ -66,20 +57,12 @@ async fn a_full_disk_empties_again_by_working_off_what_is_queued() {
     let queues = embedded.queues();
     embedded.limit_size(Some(2 << 20)).await.unwrap();
     let place = Place::Stage(Stage::Scheduling);
-    while queues
-        .publish(place, &[sized_order(1, 100_000)])
-        .await
-        .is_ok()
-    {}
+    while queues.publish(place, &[sized_order(1, 100_000)]).await.is_ok() {}
     let mut subscription = queues.subscribe(FIRST, 2);
     let delivery = next(&mut subscription).await;
     subscription.settle.ack(delivery.receipt);
     let deadline = Instant::now() + DEADLINE;
-    while queues
-        .publish(place, &[sized_order(2, 90_000)])
-        .await
-        .is_err()
-    {
+    while queues.publish(place, &[sized_order(2, 90_000)]).await.is_err() {
         assert!(Instant::now() < deadline, "there is room again");
         tokio::task::yield_now().await;
     }

@@ -75,11 +75,7 @@ fn a_killed_process_loses_nothing_it_confirmed() {
     let mut archived = BTreeSet::new();
     for round in 0..4 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "kill::child_that_works_until_it_is_killed",
-                "--nocapture",
-            ])
+            .args(["--exact", "kill::child_that_works_until_it_is_killed", "--nocapture"])
             .env(CHILD, folder.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -88,12 +84,7 @@ fn a_killed_process_loses_nothing_it_confirmed() {
         let mut seen = 0;
         // Killed at a different moment each time, with writes under way.
         for line in lines.by_ref() {
-            seen += note(
-                &line.unwrap(),
-                &mut publishing,
-                &mut published,
-                &mut archived,
-            );
+            seen += note(&line.unwrap(), &mut publishing, &mut published, &mut archived);
             if seen == 40 + 97 * round {
                 break;
             }
@@ -101,12 +92,7 @@ fn a_killed_process_loses_nothing_it_confirmed() {
         child.kill().unwrap();
         child.wait().unwrap();
         for line in lines {
-            note(
-                &line.unwrap(),
-                &mut publishing,
-                &mut published,
-                &mut archived,
-            );
+            note(&line.unwrap(), &mut publishing, &mut published, &mut archived);
         }
     }
     assert!(published.len() > 50 && archived.len() > 10);
@@ -115,9 +101,7 @@ fn a_killed_process_loses_nothing_it_confirmed() {
     runtime.block_on(async {
         let embedded = open_again(&folder).await;
         let shell = shell(&folder);
-        let verdict: String = shell
-            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-            .unwrap();
+        let verdict: String = shell.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(verdict, "ok");
         let waiting = count(&folder, "messages");
         let waiting = waiting_in(&embedded, FIRST, usize::try_from(waiting).unwrap()).await;
@@ -139,10 +123,7 @@ fn note(
     published: &mut BTreeSet<u128>,
     archived: &mut BTreeSet<u128>,
 ) -> usize {
-    let Some((word, Ok(n))) = line
-        .split_once(' ')
-        .map(|(word, n)| (word, n.parse::<u128>()))
-    else {
+    let Some((word, Ok(n))) = line.split_once(' ').map(|(word, n)| (word, n.parse::<u128>())) else {
         return 0;
     };
     match word {

@@ -17,11 +17,7 @@ async fn what_was_confirmed_is_there_after_a_drop_without_close() {
         queues.publish(place, &[order(n)]).await.unwrap();
     }
     embedded.in_flight().put(&[order(1)]).await.unwrap();
-    embedded
-        .archive()
-        .archive(&[ended(order(2))])
-        .await
-        .unwrap();
+    embedded.archive().archive(&[ended(order(2))]).await.unwrap();
     let mut subscription = queues.subscribe(FIRST, 3);
     let first = next(&mut subscription).await;
     assert_eq!(ids(&first), [0]);
@@ -31,17 +27,11 @@ async fn what_was_confirmed_is_there_after_a_drop_without_close() {
     drop((subscription, queues, embedded));
 
     let embedded = open_again(&folder).await;
-    assert_eq!(
-        waiting_in(&embedded, FIRST, 9).await,
-        (1..10).collect::<Vec<_>>()
-    );
+    assert_eq!(waiting_in(&embedded, FIRST, 9).await, (1..10).collect::<Vec<_>>());
     let id = order(1).id;
     assert_eq!(embedded.in_flight().find(id).await.unwrap(), Some(order(1)));
     let id = order(2).id;
-    assert_eq!(
-        embedded.archive().find(id).await.unwrap(),
-        Some(ended(order(2)))
-    );
+    assert_eq!(embedded.archive().find(id).await.unwrap(), Some(ended(order(2))));
     embedded.close().await;
 }
 
@@ -61,22 +51,13 @@ async fn a_closed_database_is_one_file_and_refuses_everything() {
     assert!(log.is_err() || log.unwrap().len() == 0);
     let refused = queues.publish(place, &[order(2)]).await.unwrap_err();
     assert!(matches!(refused, PublishError::NotTaken(_)), "{refused}");
-    let letter = DeadLetter {
-        source: FIRST,
-        reason: "r".into(),
-        at: Timestamp::from_millis(0),
-        bytes: Bytes::new(),
-    };
+    let letter = DeadLetter { source: FIRST, reason: "r".into(), at: Timestamp::from_millis(0), bytes: Bytes::new() };
     queues.bury(&letter).await.unwrap_err();
     queues.check().await.unwrap_err();
     embedded.in_flight().check().await.unwrap_err();
     embedded.in_flight().put(&[order(1)]).await.unwrap_err();
     embedded.in_flight().find(order(1).id).await.unwrap_err();
-    embedded
-        .archive()
-        .contains(&[order(1).id])
-        .await
-        .unwrap_err();
+    embedded.archive().contains(&[order(1).id]).await.unwrap_err();
     // Nothing is held by what is left.
     open(&folder).close().await;
 }
@@ -85,9 +66,7 @@ async fn a_closed_database_is_one_file_and_refuses_everything() {
 async fn a_second_process_is_told_who_was_first() {
     let folder = folder();
     let embedded = open(&folder);
-    let error = Embedded::open(EmbeddedOptions::new(folder.path()))
-        .err()
-        .unwrap();
+    let error = Embedded::open(EmbeddedOptions::new(folder.path())).err().unwrap();
     let pid = std::process::id();
     assert!(error.to_string().contains(&format!("pid {pid}")), "{error}");
     embedded.close().await;
@@ -98,14 +77,9 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let folder = folder();
     let file = folder.path().join("ordering.db");
     std::fs::write(&file, "something else entirely, and more of it".repeat(100)).unwrap();
-    let error = Embedded::open(EmbeddedOptions::new(folder.path()))
-        .err()
-        .unwrap();
+    let error = Embedded::open(EmbeddedOptions::new(folder.path())).err().unwrap();
     assert!(matches!(error, OpenError::NotADatabase { .. }), "{error:?}");
-    assert!(
-        error.to_string().contains(file.to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
     assert!(std::fs::read(&file).unwrap().starts_with(b"something"));
 }
 
@@ -117,9 +91,7 @@ async fn a_database_of_another_program_is_refused_and_left_alone() {
     other.execute_batch("CREATE TABLE messages (id)").unwrap();
     drop(other);
     let before = std::fs::read(&file).unwrap();
-    let error = Embedded::open(EmbeddedOptions::new(folder.path()))
-        .err()
-        .unwrap();
+    let error = Embedded::open(EmbeddedOptions::new(folder.path())).err().unwrap();
     assert!(matches!(error, OpenError::NotOurs { .. }), "{error:?}");
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }
@@ -131,11 +103,6 @@ async fn a_database_of_a_newer_release_is_refused() {
     let newer = shell(&folder);
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    let error = Embedded::open(EmbeddedOptions::new(folder.path()))
-        .err()
-        .unwrap();
-    assert!(
-        matches!(error, OpenError::Newer { found: 99, .. }),
-        "{error:?}"
-    );
+    let error = Embedded::open(EmbeddedOptions::new(folder.path())).err().unwrap();
+    assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error:?}");
 }

@@ -37,9 +37,7 @@ async fn delays_end_when_the_clock_was_put_back() {
     let wire = ordering::wire::encode_batch(&[order(1)]);
     let insert = "INSERT INTO delayed_messages (source, ready_at, orders, body) VALUES ('scheduling', ?1, 1, ?2)";
     let in_a_year = SystemClock.now().after(Duration::from_secs(365 * 86_400));
-    shell
-        .execute(insert, (in_a_year.as_millis(), &wire))
-        .unwrap();
+    shell.execute(insert, (in_a_year.as_millis(), &wire)).unwrap();
     let mut subscription = queues.subscribe(FIRST, 10);
     assert_eq!(ids(&next(&mut subscription).await), [1]);
     embedded.close().await;
@@ -54,24 +52,16 @@ async fn bytes_that_somebody_edited_are_delivered_as_unreadable() {
     queues.publish(place, &[order(1)]).await.unwrap();
     queues.publish(place, &[order(2)]).await.unwrap();
     let shell = shell(&folder);
-    shell
-        .execute("UPDATE messages SET body = x'00ff' WHERE id = 1", [])
-        .unwrap();
+    shell.execute("UPDATE messages SET body = x'00ff' WHERE id = 1", []).unwrap();
     let mut subscription = queues.subscribe(FIRST, 5);
     let unreadable = next(&mut subscription).await.contents.unwrap_err();
     assert_eq!(&*unreadable.bytes, b"\x00\xff");
     assert_eq!(ids(&next(&mut subscription).await), [2]);
-    let letter = DeadLetter {
-        source: FIRST,
-        reason: unreadable.reason,
-        at: Timestamp::from_millis(5),
-        bytes: unreadable.bytes,
-    };
+    let letter =
+        DeadLetter { source: FIRST, reason: unreadable.reason, at: Timestamp::from_millis(5), bytes: unreadable.bytes };
     queues.bury(&letter).await.unwrap();
     let row: (String, i64, Vec<u8>) = shell
-        .query_row("SELECT source, at, bytes FROM dead_letters", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
+        .query_row("SELECT source, at, bytes FROM dead_letters", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .unwrap();
     assert_eq!(row, ("scheduling".into(), 5, vec![0x00, 0xff]));
     embedded.close().await;
@@ -89,15 +79,12 @@ async fn a_damaged_message_does_not_stop_those_behind_it() {
     embedded.close().await;
     let file = folder.path().join("ordering.db");
     let shell = rusqlite::Connection::open(&file).unwrap();
-    let sql =
-        "SELECT pgoffset FROM dbstat WHERE name = 'messages' AND pagetype = 'overflow' LIMIT 1";
+    let sql = "SELECT pgoffset FROM dbstat WHERE name = 'messages' AND pagetype = 'overflow' LIMIT 1";
     let offset: i64 = shell.query_row(sql, [], |row| row.get(0)).unwrap();
     drop(shell);
     // The first four bytes of such a page lead to the next.
     let bytes = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
-    bytes
-        .write_all_at(&[0xff; 4], u64::try_from(offset).unwrap())
-        .unwrap();
+    bytes.write_all_at(&[0xff; 4], u64::try_from(offset).unwrap()).unwrap();
 
     let embedded = open(&folder);
     let mut subscription = embedded.queues().subscribe(FIRST, 10);
@@ -129,9 +116,7 @@ async fn a_long_queue_stays_on_the_disk() {
     let transaction = shell.transaction().unwrap();
     for _ in 0..WAITING {
         transaction
-            .prepare_cached(
-                "INSERT INTO messages (source, orders, body) VALUES ('scheduling', 1, ?1)",
-            )
+            .prepare_cached("INSERT INTO messages (source, orders, body) VALUES ('scheduling', 1, ?1)")
             .unwrap()
             .execute([&wire])
             .unwrap();
@@ -178,9 +163,7 @@ async fn workers_that_come_and_go_lose_nothing() {
     let folder = folder();
     let embedded = open(&folder);
     let queues = embedded.queues();
-    let done = Arc::new(std::sync::Mutex::new(
-        std::collections::BTreeMap::<u128, u32>::new(),
-    ));
+    let done = Arc::new(std::sync::Mutex::new(std::collections::BTreeMap::<u128, u32>::new()));
     let publishers = (0..4).map(|part| {
         let queues = queues.clone();
         tokio::spawn(async move {
@@ -200,10 +183,7 @@ async fn workers_that_come_and_go_lose_nothing() {
                 }
                 let mut subscription = queues.subscribe(FIRST, 1 + 7 * worker);
                 for turn in 0..(20 + 13 * worker + round % 5) {
-                    let delivery = tokio::time::timeout(
-                        Duration::from_millis(100),
-                        subscription.deliveries.recv(),
-                    );
+                    let delivery = tokio::time::timeout(Duration::from_millis(100), subscription.deliveries.recv());
                     let Ok(Some(delivery)) = delivery.await else {
                         break;
                     };
@@ -227,9 +207,7 @@ async fn workers_that_come_and_go_lose_nothing() {
             worker.await.unwrap();
         }
     };
-    tokio::time::timeout(3 * DEADLINE, worked_off)
-        .await
-        .expect("all are delivered");
+    tokio::time::timeout(3 * DEADLINE, worked_off).await.expect("all are delivered");
     let done = done.lock().unwrap().clone();
     assert_eq!(done.len(), MESSAGES as usize);
     let twice: Vec<_> = done.iter().filter(|(_, times)| **times > 1).collect();

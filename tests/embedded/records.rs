@@ -23,14 +23,8 @@ async fn ended_records_go_when_their_time_is_over_and_the_shell_can_watch() {
     in_flight.put(&orders).await.unwrap();
     archive.archive(&ends[..4_000]).await.unwrap();
     in_flight.end(&ends).await.unwrap();
-    assert_eq!(
-        in_flight.find(ends[0].id).await.unwrap().as_ref(),
-        Some(&ends[0])
-    );
-    assert_eq!(
-        in_flight.find(ends[4_999].id).await.unwrap().as_ref(),
-        Some(&ends[4_999])
-    );
+    assert_eq!(in_flight.find(ends[0].id).await.unwrap().as_ref(), Some(&ends[0]));
+    assert_eq!(in_flight.find(ends[4_999].id).await.unwrap().as_ref(), Some(&ends[4_999]));
     let deadline = Instant::now() + DEADLINE;
     while count(&folder, "in_flight") + count(&folder, "in_flight_content") > 0 {
         assert!(Instant::now() < deadline, "records go");
@@ -51,20 +45,12 @@ async fn a_failed_order_tried_again_begins_over_its_ended_record() {
     let end = ended(first.clone());
     archive.archive(std::slice::from_ref(&end)).await.unwrap();
     in_flight.end(std::slice::from_ref(&end)).await.unwrap();
-    let again = OrderRecord {
-        passage: 2,
-        ..first.clone()
-    };
+    let again = OrderRecord { passage: 2, ..first.clone() };
     let worker: Arc<str> = "w".into();
     let at = Timestamp::from_millis(1_764_000_000_009);
     let begin = |order: OrderRecord| {
         let (in_flight, worker) = (in_flight.clone(), worker.clone());
-        async move {
-            in_flight
-                .begin(Stage::Scheduling, &worker, at, &[order])
-                .await
-                .unwrap()
-        }
+        async move { in_flight.begin(Stage::Scheduling, &worker, at, &[order]).await.unwrap() }
     };
     assert_eq!(begin(first.clone()).await, [Begun::Passed]);
     assert_eq!(begin(again.clone()).await, [Begun::Fresh { deliveries: 1 }]);

@@ -4,9 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ordering::adapters::embedded::{Embedded, EmbeddedOptions, OpenError};
-use ordering::domain::{
-    Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp,
-};
+use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
 use ordering::ports::{Delivery, Queues, Source, Subscription};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -46,11 +44,7 @@ pub fn sized_order(n: u128, padding: usize) -> OrderRecord {
         "x".repeat(padding)
     );
     let order = Order::from_parts(Bytes::from(json), "1.50".into());
-    OrderRecord::new(
-        OrderId::from_uuid(Uuid::from_u128(n)),
-        Timestamp::from_millis(1_764_000_000_000),
-        order,
-    )
+    OrderRecord::new(OrderId::from_uuid(Uuid::from_u128(n)), Timestamp::from_millis(1_764_000_000_000), order)
 }
 
 pub fn outcome(decision: Decision) -> RecordedOutcome {
@@ -63,9 +57,7 @@ pub fn outcome(decision: Decision) -> RecordedOutcome {
 }
 
 pub fn ended(mut order: OrderRecord) -> OrderRecord {
-    let failed = Decision::End(End::Failed {
-        reason: "no stock".into(),
-    });
+    let failed = Decision::End(End::Failed { reason: "no stock".into() });
     order.history.record(Stage::Scheduling, &outcome(failed));
     order
 }
@@ -89,8 +81,7 @@ pub async fn waiting_in(embedded: &Embedded, source: Source, expected: usize) ->
     while found.len() < expected {
         found.extend(ids(&next(&mut subscription).await));
     }
-    let more =
-        tokio::time::timeout(Duration::from_millis(100), subscription.deliveries.recv()).await;
+    let more = tokio::time::timeout(Duration::from_millis(100), subscription.deliveries.recv()).await;
     if let Ok(Some(more)) = more {
         panic!("one message more: {more:?}");
     }

@@ -5,9 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ordering::domain::{
-    Decision, Delay, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp,
-};
+use ordering::domain::{Decision, Delay, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
 use ordering::ports::{Clock, SystemClock};
 use uuid::Uuid;
 
@@ -41,9 +39,7 @@ pub fn closed_port() -> u16 {
 
 /// Orders that were just accepted, each with a content of its own.
 pub fn orders(n: usize) -> Vec<OrderRecord> {
-    (0..n)
-        .map(|n| accepted(&format!("{{\"n\":{n},\"note\":\"{n} × ½ kg\"}}")))
-        .collect()
+    (0..n).map(|n| accepted(&format!("{{\"n\":{n},\"note\":\"{n} × ½ kg\"}}"))).collect()
 }
 
 /// One order that was just accepted.
@@ -84,9 +80,7 @@ pub fn outcome_of(worker: &str, decision: Decision) -> RecordedOutcome {
 
 /// What follows when `stage` is done.
 pub fn done(stage: Stage) -> RecordedOutcome {
-    let decision = stage
-        .next()
-        .map_or(Decision::End(End::Completed), Decision::Advance);
+    let decision = stage.next().map_or(Decision::End(End::Completed), Decision::Advance);
     outcome_of("worker-1", decision)
 }
 

@@ -24,10 +24,7 @@ struct Waiting {
 
 impl Acks {
     pub(super) fn new(writer: Writer) -> Arc<Acks> {
-        Arc::new(Acks {
-            writer,
-            waiting: Mutex::default(),
-        })
+        Arc::new(Acks { writer, waiting: Mutex::default() })
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -39,10 +36,7 @@ impl Acks {
         let mut waiting = self.waiting();
         waiting.ids.push(id);
         if !std::mem::replace(&mut waiting.submitted, true) {
-            self.writer.submit(Box::new(Delete {
-                acks: self.clone(),
-                ids: Vec::new(),
-            }));
+            self.writer.submit(Box::new(Delete { acks: self.clone(), ids: Vec::new() }));
         }
     }
 
@@ -53,12 +47,7 @@ impl Acks {
     pub(super) async fn flush(self: &Arc<Self>) -> Result<(), Unavailable> {
         // Those the writer has taken already are ahead of this in its line.
         let ids = std::mem::take(&mut self.waiting().ids);
-        let result = self
-            .writer
-            .write(8 * ids.len(), move |connection| {
-                messages::delete(connection, &ids)
-            })
-            .await;
+        let result = self.writer.write(8 * ids.len(), move |connection| messages::delete(connection, &ids)).await;
         Ok(result?)
     }
 }

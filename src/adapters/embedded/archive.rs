@@ -33,33 +33,22 @@ impl Archive for EmbeddedArchive {
         let size_bytes = orders.iter().map(OrderRecord::size_bytes).sum();
         let orders: Vec<EndedOrder> = orders.iter().map(EndedOrder::of).collect();
         let write = move |connection: &Connection| {
-            orders
-                .iter()
-                .map(|order| order.keep(connection))
-                .collect::<rusqlite::Result<Vec<_>>>()
+            orders.iter().map(|order| order.keep(connection)).collect::<rusqlite::Result<Vec<_>>>()
         };
         Ok(self.writer.write(size_bytes, write).await?)
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Unavailable> {
         let key = id.to_string();
-        let Some(found) = self
-            .readers
-            .read(move |connection| find(connection, &key))
-            .await?
-        else {
+        let Some(found) = self.readers.read(move |connection| find(connection, &key)).await? else {
             return Ok(None);
         };
-        found
-            .map(Some)
-            .map_err(|reason| unavailable_row("archive row", id, &reason))
+        found.map(Some).map_err(|reason| unavailable_row("archive row", id, &reason))
     }
 
     async fn contains(&self, ids: &[OrderId]) -> Result<Vec<bool>, Unavailable> {
         let keys: Vec<String> = ids.iter().map(OrderId::to_string).collect();
-        self.readers
-            .read(move |connection| keys.iter().map(|key| has(connection, key, 0)).collect())
-            .await
+        self.readers.read(move |connection| keys.iter().map(|key| has(connection, key, 0)).collect()).await
     }
 
     async fn check(&self) -> Result<(), Unavailable> {
@@ -87,11 +76,7 @@ struct Columns<'a> {
 
 impl EndedOrder {
     fn of(order: &OrderRecord) -> EndedOrder {
-        EndedOrder {
-            id: order.id.to_string(),
-            steps: wire::encode_steps(&order.history),
-            order: order.clone(),
-        }
+        EndedOrder { id: order.id.to_string(), steps: wire::encode_steps(&order.history), order: order.clone() }
     }
 
     /// Keeps it, unless an end of this passage or a later one is kept.
@@ -122,40 +107,25 @@ impl EndedOrder {
                 columns.currency,
                 order.order.total(),
                 order.placed_at.as_millis(),
-                order
-                    .history
-                    .finished_at()
-                    .unwrap_or_else(|| order.updated_at())
-                    .as_millis(),
+                order.history.finished_at().unwrap_or_else(|| order.updated_at()).as_millis(),
                 failure.as_ref().map(|failure| failure.stage.as_snake()),
                 failure.as_ref().map(|failure| failure.reason.as_str()),
                 self.steps,
                 Json(order.order.json()),
             ])?;
-        Ok(if changed == 0 {
-            Archived::Before
-        } else {
-            Archived::Now
-        })
+        Ok(if changed == 0 { Archived::Before } else { Archived::Now })
     }
 }
 
 /// The order as it ended, or why its row cannot be read.
-pub(super) fn find(
-    connection: &Connection,
-    id: &str,
-) -> rusqlite::Result<Option<Result<OrderRecord, String>>> {
+pub(super) fn find(connection: &Connection, id: &str) -> rusqlite::Result<Option<Result<OrderRecord, String>>> {
     connection
-        .prepare_cached(
-            "SELECT id, passage, placed_at, total, content, steps FROM archive WHERE id = ?1",
-        )?
+        .prepare_cached("SELECT id, passage, placed_at, total, content, steps FROM archive WHERE id = ?1")?
         .query_row([id], read_order)
         .optional()
 }
 
 /// Whether an end of `passage` or a later one is kept.
 pub(super) fn has(connection: &Connection, id: &str, passage: u32) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached("SELECT 1 FROM archive WHERE id = ?1 AND passage >= ?2")?
-        .exists(params![id, passage])
+    connection.prepare_cached("SELECT 1 FROM archive WHERE id = ?1 AND passage >= ?2")?.exists(params![id, passage])
 }

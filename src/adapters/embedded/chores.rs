@@ -44,20 +44,14 @@ impl Rest {
         if self.failed.swap(false, Ordering::Relaxed) {
             self.until = Some(now + RETRY_WAIT);
         }
-        let rest = self
-            .until
-            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let rest = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         due_in.max(rest)
     }
 }
 
 impl Chores {
     pub(super) fn new(sources: Arc<Sources>) -> Chores {
-        Chores {
-            sources,
-            moving: Rest::default(),
-            deleting: Rest::default(),
-        }
+        Chores { sources, moving: Rest::default(), deleting: Rest::default() }
     }
 
     /// How long until [`Chores::due`] has something to do.
@@ -94,9 +88,7 @@ impl Chores {
         }
         if self.deleting_in(connection).is_zero() {
             self.deleting.until = Some(Instant::now() + DELETE_PAUSE);
-            operations.push(Box::new(Delete {
-                failed: self.deleting.failed.clone(),
-            }));
+            operations.push(Box::new(Delete { failed: self.deleting.failed.clone() }));
         }
         operations
     }
@@ -127,8 +119,7 @@ struct Move {
 impl Operation for Move {
     fn execute(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let now = SystemClock.now();
-        self.moved =
-            messages::move_ready(connection, now, now.after(impossible_wait()), MOVED_MAX)?;
+        self.moved = messages::move_ready(connection, now, now.after(impossible_wait()), MOVED_MAX)?;
         Ok(())
     }
 

@@ -36,10 +36,7 @@ pub(super) fn read(
     ids: &[i64],
     channel: &mpsc::WeakSender<Delivery>,
 ) -> rusqlite::Result<Read> {
-    let mut read = Read {
-        messages: Vec::with_capacity(ids.len()),
-        examined: 0,
-    };
+    let mut read = Read { messages: Vec::with_capacity(ids.len()), examined: 0 };
     let mut size_bytes = 0;
     for id in ids {
         if size_bytes >= READ_BYTES_MAX {
@@ -59,16 +56,8 @@ pub(super) fn read(
         };
         size_bytes += bytes.len();
         let dropped = Arc::new(AtomicBool::new(false));
-        let body = Bytes::from_owner(Body {
-            bytes,
-            channel: channel.clone(),
-            dropped: dropped.clone(),
-        });
-        read.messages.push(Message {
-            id: *id,
-            contents: wire::decode_batch(&body),
-            dropped,
-        });
+        let body = Bytes::from_owner(Body { bytes, channel: channel.clone(), dropped: dropped.clone() });
+        read.messages.push(Message { id: *id, contents: wire::decode_batch(&body), dropped });
     }
     Ok(read)
 }
@@ -88,11 +77,7 @@ impl AsRef<[u8]> for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if self
-            .channel
-            .upgrade()
-            .is_none_or(|channel| channel.is_closed())
-        {
+        if self.channel.upgrade().is_none_or(|channel| channel.is_closed()) {
             self.dropped.store(true, Ordering::Release);
         }
     }

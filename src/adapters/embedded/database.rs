@@ -43,16 +43,12 @@ const STATEMENTS_MAX: usize = 64;
 /// [`OpenError`] with what is wrong with the file.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let failed = |source| open_error(path, source);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     check_kind(path, &connection)?;
     if configure_writer(&connection).map_err(failed)? == Journal::Refused {
-        return Err(OpenError::NoLog {
-            path: path.to_owned(),
-        });
+        return Err(OpenError::NoLog { path: path.to_owned() });
     }
     migrate(path, &mut connection, &MIGRATIONS)?;
     Ok(connection)
@@ -69,8 +65,7 @@ enum Journal {
 fn configure_writer(connection: &Connection) -> rusqlite::Result<Journal> {
     // Counts only while the file is empty.
     connection.pragma_update(None, "page_size", PAGE_SIZE_BYTES)?;
-    let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
         return Ok(Journal::Refused);
     }
@@ -97,9 +92,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    connection
-        .pragma_update(None, "cache_size", -READER_CACHE_KIB)
-        .map_err(failed)?;
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(connection)
 }
@@ -108,16 +101,11 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 ///
 /// # Errors
 /// If SQLite does not take it.
-pub(super) fn limit_size(
-    connection: &Connection,
-    size_bytes_max: Option<u64>,
-) -> rusqlite::Result<()> {
+pub(super) fn limit_size(connection: &Connection, size_bytes_max: Option<u64>) -> rusqlite::Result<()> {
     /// SQLite's own bound.
     const PAGES_MAX: u64 = 4_294_967_294;
     let page_size_bytes = pragma(connection, "page_size")?.unsigned_abs().max(1);
-    let pages = size_bytes_max.map_or(PAGES_MAX, |size| {
-        (size / page_size_bytes).clamp(1, PAGES_MAX)
-    });
+    let pages = size_bytes_max.map_or(PAGES_MAX, |size| (size / page_size_bytes).clamp(1, PAGES_MAX));
     connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
 }
 
@@ -128,15 +116,12 @@ fn check_kind(path: &Path, connection: &Connection) -> Result<(), OpenError> {
     if application_id == APPLICATION_ID {
         return Ok(());
     }
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(failed)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     if application_id == 0 && tables == 0 {
         return Ok(());
     }
-    Err(OpenError::NotOurs {
-        path: path.to_owned(),
-    })
+    Err(OpenError::NotOurs { path: path.to_owned() })
 }
 
 fn migrate(path: &Path, connection: &mut Connection, migrations: &[&str]) -> Result<(), OpenError> {
@@ -144,11 +129,7 @@ fn migrate(path: &Path, connection: &mut Connection, migrations: &[&str]) -> Res
     let found: i64 = pragma(connection, "user_version").map_err(failed)?;
     let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
     if !(0..=known).contains(&found) {
-        return Err(OpenError::Newer {
-            path: path.to_owned(),
-            found,
-            known,
-        });
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
     for (version, script) in (1i64..).zip(migrations) {
         if version <= found {
@@ -156,12 +137,8 @@ fn migrate(path: &Path, connection: &mut Connection, migrations: &[&str]) -> Res
         }
         let transaction = connection.transaction().map_err(failed)?;
         transaction.execute_batch(script).map_err(failed)?;
-        transaction
-            .pragma_update(None, "user_version", version)
-            .map_err(failed)?;
-        transaction
-            .pragma_update(None, "application_id", APPLICATION_ID)
-            .map_err(failed)?;
+        transaction.pragma_update(None, "user_version", version).map_err(failed)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         tracing::info!(file = %path.display(), version, "schema is up to date");
     }
@@ -188,10 +165,7 @@ pub(super) fn unavailable(error: &rusqlite::Error) -> Unavailable {
 
 /// A row that is not as this release writes it: somebody else did.
 pub(super) fn unavailable_row(what: &str, id: OrderId, reason: &str) -> Unavailable {
-    Unavailable::new(
-        "SQLite",
-        format!("the {what} of {id} is unreadable: {reason}"),
-    )
+    Unavailable::new("SQLite", format!("the {what} of {id} is unreadable: {reason}"))
 }
 
 #[cfg(test)]
@@ -203,33 +177,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE_NAME);
         let mut connection = open_writer(&path).unwrap();
-        connection
-            .execute("INSERT INTO probe (n, bytes) VALUES (7, x'00')", [])
-            .unwrap();
-        let newer = [
-            MIGRATIONS[0],
-            "ALTER TABLE probe ADD COLUMN added INTEGER DEFAULT 5",
-        ];
+        connection.execute("INSERT INTO probe (n, bytes) VALUES (7, x'00')", []).unwrap();
+        let newer = [MIGRATIONS[0], "ALTER TABLE probe ADD COLUMN added INTEGER DEFAULT 5"];
         for _ in 0..2 {
             migrate(&path, &mut connection, &newer).unwrap();
-            let added: i64 = connection
-                .query_row("SELECT added FROM probe WHERE n = 7", [], |row| row.get(0))
-                .unwrap();
+            let added: i64 = connection.query_row("SELECT added FROM probe WHERE n = 7", [], |row| row.get(0)).unwrap();
             assert_eq!(added, 5);
         }
         drop(connection);
         let error = open_writer(&path).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                OpenError::Newer {
-                    found: 2,
-                    known: 1,
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error:?}");
     }
 
     #[test]
@@ -248,9 +205,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let connection = open_writer(&dir.path().join(FILE_NAME)).unwrap();
         assert_eq!(pragma(&connection, "synchronous").unwrap(), 2);
-        let mode: String = connection
-            .pragma_query_value(None, "journal_mode", |row| row.get(0))
-            .unwrap();
+        let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
         assert_eq!(mode, "wal");
     }
 }

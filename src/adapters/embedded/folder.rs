@@ -24,13 +24,8 @@ impl FolderLock {
         let failed = |source| folder_error(data_dir, source);
         make(data_dir).map_err(failed)?;
         let path = data_dir.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -40,10 +35,7 @@ impl FolderLock {
                     Ok(_) => text.trim().parse().ok(),
                     Err(_) => None,
                 };
-                return Err(OpenError::InUse {
-                    data_dir: data_dir.to_owned(),
-                    pid,
-                });
+                return Err(OpenError::InUse { data_dir: data_dir.to_owned(), pid });
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
@@ -57,14 +49,9 @@ impl FolderLock {
 
 fn folder_error(data_dir: &Path, source: io::Error) -> OpenError {
     if source.kind() == io::ErrorKind::StorageFull {
-        OpenError::DiskFull {
-            path: data_dir.to_owned(),
-        }
+        OpenError::DiskFull { path: data_dir.to_owned() }
     } else {
-        OpenError::Folder {
-            data_dir: data_dir.to_owned(),
-            source,
-        }
+        OpenError::Folder { data_dir: data_dir.to_owned(), source }
     }
 }
 
@@ -96,10 +83,7 @@ mod tests {
         let data_dir = dir.path().join("a/b");
         let first = FolderLock::take(&data_dir).unwrap();
         let error = FolderLock::take(&data_dir).unwrap_err();
-        assert!(
-            error.to_string().contains(&std::process::id().to_string()),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
         drop(first);
         FolderLock::take(&data_dir).unwrap();
     }

@@ -60,9 +60,7 @@ impl Thread {
         let outcome = commit(&self.connection, &mut group);
         self.note(&outcome);
         match outcome {
-            Ok(()) => group
-                .into_iter()
-                .for_each(|operation| operation.committed()),
+            Ok(()) => group.into_iter().for_each(|operation| operation.committed()),
             Err(Failure { stage, error }) if stage == FailedAt::Begin || group.len() == 1 => {
                 for operation in group {
                     operation.failed(&error);
@@ -85,9 +83,7 @@ impl Thread {
             }
             Err(failure) => {
                 let error = Unavailable::from(failure.error.clone());
-                let warned_lately = health
-                    .warned_at
-                    .is_some_and(|at| at.elapsed() < WARN_INTERVAL);
+                let warned_lately = health.warned_at.is_some_and(|at| at.elapsed() < WARN_INTERVAL);
                 if !warned_lately {
                     tracing::warn!(%error, "writing to the database failed");
                     health.warned_at = Some(Instant::now());
@@ -99,9 +95,7 @@ impl Thread {
 
     /// Copies the log into the file, so that `ordering.db` alone holds everything.
     pub(super) fn close(&mut self) {
-        let checkpoint = self
-            .connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = checkpoint {
             // Nothing is lost: the log is read at the next start.
             tracing::warn!(%error, "the log could not be copied into the database");
@@ -115,17 +109,9 @@ fn gather(jobs: &Receiver<Job>, sleep: Duration, group: &mut Vec<Box<dyn Operati
     let mut wait_until = Instant::now() + sleep;
     let mut anybody_waits = false;
     loop {
-        let wait = if anybody_waits {
-            Duration::ZERO
-        } else {
-            wait_until.saturating_duration_since(Instant::now())
-        };
+        let wait = if anybody_waits { Duration::ZERO } else { wait_until.saturating_duration_since(Instant::now()) };
         match jobs.recv_timeout(wait) {
-            Ok(Job::Write {
-                operation,
-                size_bytes,
-                awaited,
-            }) => {
+            Ok(Job::Write { operation, size_bytes, awaited }) => {
                 if group.is_empty() {
                     wait_until = wait_until.min(Instant::now() + COMPANY_WAIT);
                 }
@@ -156,12 +142,8 @@ struct Failure {
 
 /// One transaction: all of `group`, or nothing.
 fn commit(connection: &Connection, group: &mut [Box<dyn Operation>]) -> Result<(), Failure> {
-    let undone = |stage| {
-        move |error: rusqlite::Error| Failure {
-            stage,
-            error: WriteError::Undone(unavailable(&error)),
-        }
-    };
+    let undone =
+        |stage| move |error: rusqlite::Error| Failure { stage, error: WriteError::Undone(unavailable(&error)) };
     roll_back(connection);
     connection
         .prepare_cached("BEGIN IMMEDIATE")
@@ -173,17 +155,12 @@ fn commit(connection: &Connection, group: &mut [Box<dyn Operation>]) -> Result<(
             return Err(undone(FailedAt::Later)(error));
         }
     }
-    let committed = connection
-        .prepare_cached("COMMIT")
-        .and_then(|mut commit| commit.execute([]));
+    let committed = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
     committed.map(drop).map_err(|error| {
         roll_back(connection);
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy) => undone(FailedAt::Later)(error),
-            _ => Failure {
-                stage: FailedAt::Later,
-                error: WriteError::Unknown(unavailable(&error)),
-            },
+            _ => Failure { stage: FailedAt::Later, error: WriteError::Unknown(unavailable(&error)) },
         }
     })
 }

@@ -39,11 +39,7 @@ pub struct EmbeddedInFlight {
 
 impl EmbeddedInFlight {
     pub(super) fn new(writer: Writer, readers: Arc<Readers>, ended_ttl: Duration) -> Self {
-        EmbeddedInFlight {
-            writer,
-            readers,
-            ended_ttl,
-        }
+        EmbeddedInFlight { writer, readers, ended_ttl }
     }
 }
 
@@ -67,20 +63,10 @@ impl InFlight for EmbeddedInFlight {
         at: Timestamp,
         orders: &[OrderRecord],
     ) -> Result<Vec<Begun>, Unavailable> {
-        let attempts: Vec<(Row, Attempt)> = orders
-            .iter()
-            .map(|order| {
-                (
-                    Row::of(order),
-                    Attempt::next_of(order, stage, at, worker.clone()),
-                )
-            })
-            .collect();
+        let attempts: Vec<(Row, Attempt)> =
+            orders.iter().map(|order| (Row::of(order), Attempt::next_of(order, stage, at, worker.clone()))).collect();
         let write = move |connection: &Connection| {
-            attempts
-                .iter()
-                .map(|(row, attempt)| begin(connection, row, attempt))
-                .collect::<rusqlite::Result<Vec<_>>>()
+            attempts.iter().map(|(row, attempt)| begin(connection, row, attempt)).collect::<rusqlite::Result<Vec<_>>>()
         };
         let begun = self.writer.write(size_bytes(orders), write).await?;
         begun
@@ -159,9 +145,7 @@ impl InFlight for EmbeddedInFlight {
         let Some(found) = self.readers.read(read).await? else {
             return Ok(None);
         };
-        found
-            .map(Some)
-            .map_err(|reason| unavailable_row("in-flight record", id, &reason))
+        found.map(Some).map_err(|reason| unavailable_row("in-flight record", id, &reason))
     }
 
     async fn check(&self) -> Result<(), Unavailable> {
@@ -203,12 +187,7 @@ fn begin(connection: &Connection, row: &Row, attempt: &Attempt) -> rusqlite::Res
     Ok(Found::Written(1))
 }
 
-fn record(
-    connection: &Connection,
-    row: &Row,
-    attempt: &Attempt,
-    outcome: &str,
-) -> rusqlite::Result<Found<()>> {
+fn record(connection: &Connection, row: &Row, attempt: &Attempt, outcome: &str) -> rusqlite::Result<Found<()>> {
     if rows::record_if_entered(connection, &row.id, attempt, outcome)? {
         return Ok(Found::Written(()));
     }
@@ -227,19 +206,13 @@ fn record(
 
 /// Whether an order at `progress` of `passage` is news to the row.
 fn is_behind(known: &Known, passage: u32, progress: Progress) -> bool {
-    if known.ended {
-        known.passage < passage
-    } else {
-        known.progress < progress
-    }
+    if known.ended { known.passage < passage } else { known.progress < progress }
 }
 
 /// What the row says of an attempt that it is not behind of.
 fn outcome_or_passed<T>(known: Known, attempt: &Attempt) -> Found<T> {
     match known.outcome {
-        Some(outcome) if !known.ended && known.progress == attempt.finished => {
-            Found::Outcome(outcome)
-        }
+        Some(outcome) if !known.ended && known.progress == attempt.finished => Found::Outcome(outcome),
         // Without an outcome its history came with a message, which was sent after the outcome was carried out.
         _ => Found::Passed,
     }

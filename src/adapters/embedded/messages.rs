@@ -23,15 +23,12 @@ fn source_of(name: &str) -> Option<Source> {
 }
 
 /// Puts a message at the end of its queue; gives its id.
-pub(super) fn insert(
-    connection: &Connection,
-    source: Source,
-    orders: usize,
-    body: &[u8],
-) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("INSERT INTO messages (source, orders, body) VALUES (?1, ?2, ?3)")?
-        .insert(params![source_name(source), orders as i64, body])
+pub(super) fn insert(connection: &Connection, source: Source, orders: usize, body: &[u8]) -> rusqlite::Result<i64> {
+    connection.prepare_cached("INSERT INTO messages (source, orders, body) VALUES (?1, ?2, ?3)")?.insert(params![
+        source_name(source),
+        orders as i64,
+        body
+    ])
 }
 
 /// Puts a message where it waits until `ready_at`.
@@ -43,15 +40,8 @@ pub(super) fn insert_delayed(
     body: &[u8],
 ) -> rusqlite::Result<()> {
     connection
-        .prepare_cached(
-            "INSERT INTO delayed_messages (source, ready_at, orders, body) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![
-            source_name(source),
-            ready_at.as_millis(),
-            orders as i64,
-            body
-        ])
+        .prepare_cached("INSERT INTO delayed_messages (source, ready_at, orders, body) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![source_name(source), ready_at.as_millis(), orders as i64, body])
         .map(drop)
 }
 
@@ -74,19 +64,11 @@ pub(super) fn move_ready(
     // Two searches of the index: one condition with OR would read all of it.
     let mut ready: Vec<(i64, String)> = Vec::new();
     for (sql, bound) in [
-        (
-            "SELECT id, source FROM delayed_messages WHERE ready_at <= ?1 ORDER BY ready_at LIMIT ?2",
-            now,
-        ),
-        (
-            "SELECT id, source FROM delayed_messages WHERE ready_at > ?1 ORDER BY ready_at LIMIT ?2",
-            latest,
-        ),
+        ("SELECT id, source FROM delayed_messages WHERE ready_at <= ?1 ORDER BY ready_at LIMIT ?2", now),
+        ("SELECT id, source FROM delayed_messages WHERE ready_at > ?1 ORDER BY ready_at LIMIT ?2", latest),
     ] {
         let mut select = connection.prepare_cached(sql)?;
-        let rows = select.query_map(params![bound.as_millis(), limit], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+        let rows = select.query_map(params![bound.as_millis(), limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
         for row in rows {
             ready.push(row?);
         }
@@ -99,9 +81,7 @@ pub(super) fn move_ready(
                  SELECT source, orders, body FROM delayed_messages WHERE id = ?1",
             )?
             .insert([waiting])?;
-        connection
-            .prepare_cached("DELETE FROM delayed_messages WHERE id = ?1")?
-            .execute([waiting])?;
+        connection.prepare_cached("DELETE FROM delayed_messages WHERE id = ?1")?.execute([waiting])?;
         if let Some(source) = source_of(&source) {
             arrivals.push(Arrival { source, id });
         }
@@ -126,12 +106,8 @@ pub(super) fn ids_after(
     limit: usize,
 ) -> rusqlite::Result<Vec<i64>> {
     connection
-        .prepare_cached(
-            "SELECT id FROM messages WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
-        )?
-        .query_map(params![source_name(source), after, limit as i64], |row| {
-            row.get(0)
-        })?
+        .prepare_cached("SELECT id FROM messages WHERE source = ?1 AND id > ?2 ORDER BY id LIMIT ?3")?
+        .query_map(params![source_name(source), after, limit as i64], |row| row.get(0))?
         .collect()
 }
 
@@ -151,15 +127,8 @@ pub(super) fn body(connection: &Connection, id: i64) -> rusqlite::Result<Option<
 /// Keeps a dead letter.
 pub(super) fn bury(connection: &Connection, letter: &DeadLetter) -> rusqlite::Result<()> {
     connection
-        .prepare_cached(
-            "INSERT INTO dead_letters (source, reason, at, bytes) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![
-            source_name(letter.source),
-            letter.reason,
-            letter.at.as_millis(),
-            &*letter.bytes
-        ])
+        .prepare_cached("INSERT INTO dead_letters (source, reason, at, bytes) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![source_name(letter.source), letter.reason, letter.at.as_millis(), &*letter.bytes])
         .map(drop)
 }
 

@@ -69,11 +69,7 @@ pub struct EmbeddedOptions {
 impl EmbeddedOptions {
     /// The defaults: records of ended orders stay a minute, the disk is the bound.
     pub fn new(data_dir: impl Into<PathBuf>) -> EmbeddedOptions {
-        EmbeddedOptions {
-            data_dir: data_dir.into(),
-            ended_ttl: Duration::from_secs(60),
-            size_bytes_max: None,
-        }
+        EmbeddedOptions { data_dir: data_dir.into(), ended_ttl: Duration::from_secs(60), size_bytes_max: None }
     }
 }
 
@@ -81,10 +77,7 @@ impl EmbeddedOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("cannot make or write to the data folder {}", data_dir.display())]
-    Folder {
-        data_dir: PathBuf,
-        source: io::Error,
-    },
+    Folder { data_dir: PathBuf, source: io::Error },
     #[error("the data folder {} is in use by {}", data_dir.display(), owner(*pid))]
     InUse { data_dir: PathBuf, pid: Option<u32> },
     #[error("the disk of {} is full", path.display())]
@@ -97,30 +90,20 @@ pub enum OpenError {
         "{} has schema version {found}, this release knows versions up to {known}: run the newer release",
         path.display()
     )]
-    Newer {
-        path: PathBuf,
-        found: i64,
-        known: i64,
-    },
+    Newer { path: PathBuf, found: i64, known: i64 },
     #[error(
         "the file system of {} cannot hold a write-ahead log; is it a network folder?",
         path.display()
     )]
     NoLog { path: PathBuf },
     #[error("cannot open {}", path.display())]
-    Database {
-        path: PathBuf,
-        source: rusqlite::Error,
-    },
+    Database { path: PathBuf, source: rusqlite::Error },
     #[error("cannot start the thread that writes")]
     Thread(#[source] io::Error),
 }
 
 fn owner(pid: Option<u32>) -> String {
-    pid.map_or_else(
-        || "another process".into(),
-        |pid| format!("the process with pid {pid}"),
-    )
+    pid.map_or_else(|| "another process".into(), |pid| format!("the process with pid {pid}"))
 }
 
 /// The open database.
@@ -142,24 +125,15 @@ impl Embedded {
         let lock = FolderLock::take(&options.data_dir)?;
         let path = options.data_dir.join(database::FILE_NAME);
         let connection = database::open_writer(&path)?;
-        database::limit_size(&connection, options.size_bytes_max).map_err(|source| {
-            OpenError::Database {
-                path: path.clone(),
-                source,
-            }
-        })?;
+        database::limit_size(&connection, options.size_bytes_max)
+            .map_err(|source| OpenError::Database { path: path.clone(), source })?;
         let readers = Arc::new(Readers::open(&path)?);
         let sources = Arc::new(Sources::new());
         let chores = Chores::new(sources.clone());
-        let (writer, thread) =
-            Writer::start(connection, lock, chores).map_err(OpenError::Thread)?;
+        let (writer, thread) = Writer::start(connection, lock, chores).map_err(OpenError::Thread)?;
         Ok(Embedded {
             queues: queues::Shared::new(writer.clone(), readers.clone(), sources),
-            in_flight: Arc::new(EmbeddedInFlight::new(
-                writer.clone(),
-                readers.clone(),
-                options.ended_ttl,
-            )),
+            in_flight: Arc::new(EmbeddedInFlight::new(writer.clone(), readers.clone(), options.ended_ttl)),
             archive: Arc::new(EmbeddedArchive::new(writer.clone(), readers.clone())),
             writer,
             readers,
@@ -185,9 +159,7 @@ impl Embedded {
     /// # Errors
     /// [`Unavailable`].
     pub async fn limit_size(&self, size_bytes_max: Option<u64>) -> Result<(), Unavailable> {
-        let limit = move |connection: &rusqlite::Connection| {
-            database::limit_size(connection, size_bytes_max)
-        };
+        let limit = move |connection: &rusqlite::Connection| database::limit_size(connection, size_bytes_max);
         Ok(self.writer.write(0, limit).await?)
     }
 
@@ -198,11 +170,7 @@ impl Embedded {
         self.queues.close().await;
         self.readers.close();
         self.writer.stop();
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else {
             return;
         };

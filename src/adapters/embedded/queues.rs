@@ -18,9 +18,7 @@ use super::sources::{Arrival, Sources};
 use super::subscription;
 use super::writer::Writer;
 use crate::domain::OrderRecord;
-use crate::ports::{
-    Clock, DeadLetter, Place, PublishError, Queues, Source, Subscription, SystemClock, Unavailable,
-};
+use crate::ports::{Clock, DeadLetter, Place, PublishError, Queues, Source, Subscription, SystemClock, Unavailable};
 use crate::wire;
 
 /// How long closing waits for settled messages to be deleted. Those left are delivered again.
@@ -67,9 +65,7 @@ impl Shared {
                 tracing::warn!(%error, "settled messages were not deleted and will be delivered again");
             }
             Err(_) => {
-                tracing::warn!(
-                    "settled messages were not deleted in time and may be delivered again"
-                );
+                tracing::warn!("settled messages were not deleted in time and may be delivered again");
             }
         }
     }
@@ -77,10 +73,7 @@ impl Shared {
 
 impl EmbeddedQueues {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        EmbeddedQueues {
-            closed: shared.closed.child_token(),
-            shared,
-        }
+        EmbeddedQueues { closed: shared.closed.child_token(), shared }
     }
 
     fn refuse_if_closed(&self) -> Result<(), Unavailable> {
@@ -138,26 +131,14 @@ impl Queues for EmbeddedQueues {
             self.closed.clone(),
         );
         let (channel, deliveries) = mpsc::channel(subscription.prefetch());
-        tokio::spawn(
-            subscription
-                .clone()
-                .run(self.shared.readers.clone(), channel),
-        );
-        Subscription {
-            deliveries,
-            settle: subscription,
-        }
+        tokio::spawn(subscription.clone().run(self.shared.readers.clone(), channel));
+        Subscription { deliveries, settle: subscription }
     }
 
     async fn bury(&self, letter: &DeadLetter) -> Result<(), PublishError> {
         self.refuse_if_closed().map_err(PublishError::NotTaken)?;
         let letter = letter.clone();
-        self.shared
-            .writer
-            .write(letter.bytes.len(), move |connection| {
-                messages::bury(connection, &letter)
-            })
-            .await?;
+        self.shared.writer.write(letter.bytes.len(), move |connection| messages::bury(connection, &letter)).await?;
         Ok(())
     }
 

@@ -25,13 +25,8 @@ impl Readers {
     /// # Errors
     /// [`OpenError`].
     pub(super) fn open(path: &Path) -> Result<Readers, OpenError> {
-        let idle = (0..READERS)
-            .map(|_| open_reader(path))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Readers {
-            idle: Mutex::new(idle),
-            free: Arc::new(Semaphore::new(READERS)),
-        })
+        let idle = (0..READERS).map(|_| open_reader(path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Readers { idle: Mutex::new(idle), free: Arc::new(Semaphore::new(READERS)) })
     }
 
     /// Runs `query` on a thread that may block.
@@ -53,8 +48,7 @@ impl Readers {
                 drop(permit);
                 result.map_err(|error| unavailable(&error))
             });
-            task.await
-                .map_err(|error| Unavailable::new("SQLite", error))?
+            task.await.map_err(|error| Unavailable::new("SQLite", error))?
         };
         tokio::time::timeout(DEADLINE, reading)
             .await

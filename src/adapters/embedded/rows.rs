@@ -50,12 +50,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn next_of(
-        order: &OrderRecord,
-        stage: Stage,
-        at: Timestamp,
-        worker: Arc<str>,
-    ) -> Attempt {
+    pub(super) fn next_of(order: &OrderRecord, stage: Stage, at: Timestamp, worker: Arc<str>) -> Attempt {
         let attempt = order.history.next_attempt(stage);
         Attempt {
             stage,
@@ -100,11 +95,7 @@ pub(super) fn look(connection: &Connection, id: &str) -> rusqlite::Result<Option
 }
 
 /// Writes the row as the message brings it, in the place of `known`.
-pub(super) fn replace(
-    connection: &Connection,
-    row: &Row,
-    known: Option<&Known>,
-) -> rusqlite::Result<()> {
+pub(super) fn replace(connection: &Connection, row: &Row, known: Option<&Known>) -> rusqlite::Result<()> {
     if let Some(content) = known.and_then(|known| known.content) {
         delete_content(connection, content)?;
     }
@@ -114,41 +105,22 @@ pub(super) fn replace(
             "INSERT OR REPLACE INTO in_flight (id, passage, progress, deliveries, steps, content)
              VALUES (?1, ?2, ?3, 0, ?4, ?5)",
         )?
-        .execute(params![
-            row.id,
-            row.passage,
-            number(row.progress),
-            row.steps,
-            content
-        ])
+        .execute(params![row.id, row.passage, number(row.progress), row.steps, content])
         .map(drop)
 }
 
 fn insert_content(connection: &Connection, row: &Row) -> rusqlite::Result<i64> {
     connection
-        .prepare_cached(
-            "INSERT INTO in_flight_content (placed_at, total, content) VALUES (?1, ?2, ?3)",
-        )?
-        .insert(params![
-            row.placed_at.as_millis(),
-            row.order.total(),
-            Json(row.order.json())
-        ])
+        .prepare_cached("INSERT INTO in_flight_content (placed_at, total, content) VALUES (?1, ?2, ?3)")?
+        .insert(params![row.placed_at.as_millis(), row.order.total(), Json(row.order.json())])
 }
 
 fn delete_content(connection: &Connection, content: i64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM in_flight_content WHERE n = ?1")?
-        .execute([content])
-        .map(drop)
+    connection.prepare_cached("DELETE FROM in_flight_content WHERE n = ?1")?.execute([content]).map(drop)
 }
 
 /// Notes that the attempt was begun, unless the row has come as far, or has ended; says whether it did.
-pub(super) fn enter_if_new(
-    connection: &Connection,
-    row: &Row,
-    attempt: &Attempt,
-) -> rusqlite::Result<bool> {
+pub(super) fn enter_if_new(connection: &Connection, row: &Row, attempt: &Attempt) -> rusqlite::Result<bool> {
     connection
         .prepare_cached(
             "UPDATE in_flight
@@ -171,9 +143,7 @@ pub(super) fn enter_if_new(
 /// Counts one more delivery of the attempt; gives how many there were.
 pub(super) fn deliver_again(connection: &Connection, id: &str) -> rusqlite::Result<u32> {
     connection
-        .prepare_cached(
-            "UPDATE in_flight SET deliveries = deliveries + 1 WHERE id = ?1 RETURNING deliveries",
-        )?
+        .prepare_cached("UPDATE in_flight SET deliveries = deliveries + 1 WHERE id = ?1 RETURNING deliveries")?
         .query_row([id], |row| row.get(0))
 }
 
@@ -189,12 +159,7 @@ pub(super) fn record_if_entered(
             "UPDATE in_flight SET progress = ?3, outcome = ?4
              WHERE id = ?1 AND progress = ?2 AND expires_at IS NULL",
         )?
-        .execute(params![
-            id,
-            number(attempt.entered),
-            number(attempt.finished),
-            outcome
-        ])
+        .execute(params![id, number(attempt.entered), number(attempt.finished), outcome])
         .map(|rows| rows == 1)
 }
 
@@ -223,14 +188,7 @@ pub(super) fn end(
                  stage = NULL, entered_at = NULL, worker = NULL, outcome = NULL
              WHERE id = ?1",
         )?
-        .execute(params![
-            row.id,
-            row.passage,
-            number(row.progress),
-            steps,
-            content,
-            expires_at.as_millis()
-        ])
+        .execute(params![row.id, row.passage, number(row.progress), steps, content, expires_at.as_millis()])
         .map(drop)
 }
 
@@ -241,15 +199,9 @@ pub(super) fn next_expiry(connection: &Connection) -> rusqlite::Result<Option<Ti
         .map(|ms| ms.map(Timestamp::from_millis))
 }
 
-pub(super) fn delete_expired(
-    connection: &Connection,
-    now: Timestamp,
-    limit: u32,
-) -> rusqlite::Result<()> {
+pub(super) fn delete_expired(connection: &Connection, now: Timestamp, limit: u32) -> rusqlite::Result<()> {
     let expired = connection
-        .prepare_cached(
-            "SELECT id, content FROM in_flight WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
-        )?
+        .prepare_cached("SELECT id, content FROM in_flight WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2")?
         .query_map(params![now.as_millis(), limit], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, Option<i64>>(1)?))
         })?

@@ -33,18 +33,11 @@ pub(super) struct Sources {
 
 impl Sources {
     pub(super) fn new() -> Sources {
-        Sources {
-            stages: Source::all()
-                .map(|source| Arc::new(SourceQueue::new(source)))
-                .collect(),
-        }
+        Sources { stages: Source::all().map(|source| Arc::new(SourceQueue::new(source))).collect() }
     }
 
     pub(super) fn of(&self, source: Source) -> &Arc<SourceQueue> {
-        self.stages
-            .iter()
-            .find(|queue| queue.source == source)
-            .expect("there is a queue for each source")
+        self.stages.iter().find(|queue| queue.source == source).expect("there is a queue for each source")
     }
 
     /// Takes note of a message that was committed.
@@ -76,12 +69,7 @@ impl SourceQueue {
     fn new(source: Source) -> SourceQueue {
         SourceQueue {
             source,
-            state: Mutex::new(State {
-                loaded: VecDeque::new(),
-                read_up_to: 0,
-                more: true,
-                left: 0,
-            }),
+            state: Mutex::new(State { loaded: VecDeque::new(), read_up_to: 0, more: true, left: 0 }),
             changed: Notify::new(),
             loading: tokio::sync::Mutex::new(()),
         }
@@ -121,11 +109,7 @@ impl SourceQueue {
     ///
     /// # Errors
     /// [`Unavailable`], if the queue could not be read.
-    pub(super) async fn take(
-        &self,
-        readers: &Arc<Readers>,
-        limit: usize,
-    ) -> Result<Vec<i64>, Unavailable> {
+    pub(super) async fn take(&self, readers: &Arc<Readers>, limit: usize) -> Result<Vec<i64>, Unavailable> {
         loop {
             let changed = self.changed.notified();
             let mut changed = std::pin::pin!(changed);
@@ -157,9 +141,7 @@ impl SourceQueue {
             (state.read_up_to, state.left)
         };
         let source = self.source;
-        let ids = readers
-            .read(move |connection| messages::ids_after(connection, source, after, PAGE))
-            .await?;
+        let ids = readers.read(move |connection| messages::ids_after(connection, source, after, PAGE)).await?;
         let mut state = self.state();
         if let Some(last) = ids.last() {
             state.read_up_to = *last;

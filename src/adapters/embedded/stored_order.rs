@@ -23,10 +23,7 @@ pub(super) enum Stored {
 }
 
 /// The order of an in-flight record.
-pub(super) fn find_in_flight(
-    connection: &Connection,
-    id: &str,
-) -> rusqlite::Result<Option<Stored>> {
+pub(super) fn find_in_flight(connection: &Connection, id: &str) -> rusqlite::Result<Option<Stored>> {
     connection
         .prepare_cached(
             "SELECT f.id, f.passage, c.placed_at, c.total, c.content, f.steps, f.stage, f.entered_at, f.worker,
@@ -40,12 +37,9 @@ pub(super) fn find_in_flight(
             }
             let attempt = match row.get::<_, Option<String>>(6)? {
                 None => None,
-                Some(stage) => Some(NotedAttempt {
-                    stage,
-                    entered_at: row.get(7)?,
-                    worker: row.get(8)?,
-                    outcome: row.get(9)?,
-                }),
+                Some(stage) => {
+                    Some(NotedAttempt { stage, entered_at: row.get(7)?, worker: row.get(8)?, outcome: row.get(9)? })
+                }
             };
             Ok(Stored::Here(read_order(row)?.and_then(|mut order| {
                 if let Some(attempt) = attempt {
@@ -66,19 +60,10 @@ struct NotedAttempt {
 
 impl NotedAttempt {
     fn add_to(self, history: &mut History) -> Result<(), String> {
-        let stage: Stage = self
-            .stage
-            .parse()
-            .map_err(|error: crate::domain::stage::UnknownStage| error.to_string())?;
-        let attempt = history.next_attempt(stage);
-        match self.outcome {
-            // As the message to the next place has it: an outcome brings its own moments.
-            Some(json) => history.record_attempt(stage, attempt, &wire::decode_outcome(&json)?),
-            None => {
-                let entered_at = Timestamp::from_millis(self.entered_at);
-                history.enter(stage, attempt, entered_at, self.worker.into());
-            }
-        }
+        let stage: Stage = self.stage.parse().map_err(|error: crate::domain::stage::UnknownStage| error.to_string())?;
+        let (attempt, entered_at) = (history.next_attempt(stage), Timestamp::from_millis(self.entered_at));
+        let outcome = self.outcome.map(|json| wire::decode_outcome(&json)).transpose()?;
+        history.show_attempt(stage, attempt, entered_at, &self.worker.into(), outcome.as_ref());
         Ok(())
     }
 }
@@ -94,13 +79,5 @@ pub(super) fn read_order(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Ord
     let order = Order::from_parts(json.into(), total.into());
     Ok(OrderId::parse(&id)
         .ok_or_else(|| "its id is no UUID".to_owned())
-        .and_then(|id| {
-            Ok(OrderRecord {
-                id,
-                passage,
-                placed_at,
-                order,
-                history: wire::decode_steps(&steps)?,
-            })
-        }))
+        .and_then(|id| Ok(OrderRecord { id, passage, placed_at, order, history: wire::decode_steps(&steps)? })))
 }

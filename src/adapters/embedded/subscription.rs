@@ -78,17 +78,11 @@ impl Subscription {
     }
 
     fn unsettled(&self) -> MutexGuard<'_, Unsettled> {
-        self.unsettled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Delivers into `channel`, which holds `prefetch` messages, until its receiver is dropped or the queues close.
-    pub(super) async fn run(
-        self: Arc<Self>,
-        readers: Arc<Readers>,
-        channel: mpsc::Sender<Delivery>,
-    ) {
+    pub(super) async fn run(self: Arc<Self>, readers: Arc<Readers>, channel: mpsc::Sender<Delivery>) {
         let closed = self.closed.clone();
         loop {
             let next = async {
@@ -139,10 +133,7 @@ impl Subscription {
     ) -> Result<(), Unavailable> {
         let wanted = ids.clone();
         let weak = channel.downgrade();
-        let read = match readers
-            .read(move |connection| read(connection, &wanted, &weak))
-            .await
-        {
+        let read = match readers.read(move |connection| read(connection, &wanted, &weak)).await {
             Ok(read) => read,
             Err(error) => {
                 self.queue.give_back(&ids);
@@ -152,10 +143,7 @@ impl Subscription {
         self.queue.give_back(&ids[read.examined..]);
         for message in read.messages {
             let receipt = self.hold(message.id, message.dropped);
-            let delivery = Delivery {
-                receipt,
-                contents: message.contents,
-            };
+            let delivery = Delivery { receipt, contents: message.contents };
             // There is room: the channel holds as many as may be unsettled. An error means that the receiver is gone.
             if channel.try_send(delivery).is_err() {
                 self.give_back(receipt);
@@ -169,10 +157,7 @@ impl Subscription {
         unsettled.last_tag += 1;
         let tag = unsettled.last_tag;
         unsettled.by_tag.insert(tag, Held { id, dropped });
-        Receipt {
-            connection: self.number,
-            tag,
-        }
+        Receipt { connection: self.number, tag }
     }
 
     fn release(&self, receipt: Receipt) -> Option<i64> {

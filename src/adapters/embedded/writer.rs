@@ -103,23 +103,13 @@ impl Writer {
             warned_at: None,
             stopped: false,
         }));
-        let mut thread = Thread {
-            connection,
-            chores,
-            health: health.clone(),
-        };
-        let handle = std::thread::Builder::new()
-            .name("sqlite-writer".into())
-            .spawn(move || {
-                thread.run(received);
-                thread.close();
-                drop(lock);
-            })?;
-        let writer = Writer {
-            jobs,
-            room: Arc::new(Semaphore::new(WAITING_UNITS as usize)),
-            health,
-        };
+        let mut thread = Thread { connection, chores, health: health.clone() };
+        let handle = std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || {
+            thread.run(received);
+            thread.close();
+            drop(lock);
+        })?;
+        let writer = Writer { jobs, room: Arc::new(Semaphore::new(WAITING_UNITS as usize)), health };
         Ok((writer, handle))
     }
 
@@ -145,28 +135,17 @@ impl Writer {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         let room = tokio::time::timeout_at(deadline, self.room_for(size_bytes))
             .await
-            .map_err(|_| {
-                WriteError::Undone(Unavailable::new("SQLite", "too much waits to be written"))
-            })?;
+            .map_err(|_| WriteError::Undone(Unavailable::new("SQLite", "too much waits to be written")))?;
         let (reply, answer) = oneshot::channel();
         self.hand_over(Job::Write {
-            operation: Box::new(Awaited {
-                work,
-                then,
-                result: None,
-                reply: Reply(Some(reply)),
-                _room: room,
-            }),
+            operation: Box::new(Awaited { work, then, result: None, reply: Reply(Some(reply)), _room: room }),
             size_bytes,
             awaited: true,
         });
         match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
             // `Reply` always says something; should that ever change, this is the truth.
-            Ok(Err(_)) => Err(WriteError::Unknown(Unavailable::new(
-                "SQLite",
-                "the writer has failed",
-            ))),
+            Ok(Err(_)) => Err(WriteError::Unknown(Unavailable::new("SQLite", "the writer has failed"))),
             Err(_) => Err(WriteError::Unknown(Unavailable::new(
                 "SQLite",
                 format!("no commit within {} s", DEADLINE.as_secs()),
@@ -175,23 +154,13 @@ impl Writer {
     }
 
     async fn room_for(&self, size_bytes: usize) -> OwnedSemaphorePermit {
-        let units = u32::try_from(size_bytes / UNIT_BYTES + 1)
-            .unwrap_or(u32::MAX)
-            .min(WAITING_UNITS);
-        self.room
-            .clone()
-            .acquire_many_owned(units)
-            .await
-            .expect("the semaphore is never closed")
+        let units = u32::try_from(size_bytes / UNIT_BYTES + 1).unwrap_or(u32::MAX).min(WAITING_UNITS);
+        self.room.clone().acquire_many_owned(units).await.expect("the semaphore is never closed")
     }
 
     /// Hands in something nobody waits for. The caller bounds how much of that there can be.
     pub(super) fn submit(&self, operation: Box<dyn Operation>) {
-        self.hand_over(Job::Write {
-            operation,
-            size_bytes: 0,
-            awaited: false,
-        });
+        self.hand_over(Job::Write { operation, size_bytes: 0, awaited: false });
     }
 
     fn hand_over(&self, job: Job) {

@@ -21,11 +21,7 @@ fn open() -> Open {
         .unwrap();
     let chores = Chores::new(Arc::new(Sources::new()));
     let (writer, _) = Writer::start(connection, lock, chores).unwrap();
-    Open {
-        writer,
-        path,
-        _folder: folder,
-    }
+    Open { writer, path, _folder: folder }
 }
 
 impl Open {
@@ -43,16 +39,10 @@ impl Open {
                 })
                 .await
         });
-        tokio::task::spawn_blocking(move || has_entered.recv().unwrap())
-            .await
-            .unwrap();
+        tokio::task::spawn_blocking(move || has_entered.recv().unwrap()).await.unwrap();
         let writes = statements.iter().copied().map(|sql| {
             let writer = self.writer.clone();
-            tokio::spawn(async move {
-                writer
-                    .write(0, move |connection| connection.execute(sql, []))
-                    .await
-            })
+            tokio::spawn(async move { writer.write(0, move |connection| connection.execute(sql, [])).await })
         });
         let writes: Vec<_> = writes.collect();
         while self.writer.room.available_permits() + statements.len() + 1 > WAITING_UNITS as usize {
@@ -82,10 +72,7 @@ const TWO: &str = "INSERT INTO numbers VALUES (2)";
 async fn an_operation_that_fails_takes_nobody_with_it() {
     let open = open();
     let results = open.write_as_group(&[ONE, ONE, TWO]).await;
-    assert!(matches!(
-        &results[..],
-        [Ok(1), Err(WriteError::Undone(_)), Ok(1)]
-    ));
+    assert!(matches!(&results[..], [Ok(1), Err(WriteError::Undone(_)), Ok(1)]));
     assert_eq!(open.numbers(), [1, 2]);
 }
 
@@ -94,10 +81,7 @@ async fn a_commit_that_fails_is_of_unknown_fate_and_takes_nobody_with_it() {
     let open = open();
     let orphan = "INSERT INTO orphans VALUES (99)";
     let results = open.write_as_group(&[ONE, orphan, TWO]).await;
-    assert!(matches!(
-        &results[..],
-        [Ok(1), Err(WriteError::Unknown(_)), Ok(1)]
-    ));
+    assert!(matches!(&results[..], [Ok(1), Err(WriteError::Unknown(_)), Ok(1)]));
     assert_eq!(open.numbers(), [1, 2]);
     open.writer.check().await.unwrap();
 }
@@ -107,10 +91,7 @@ async fn somebody_else_who_writes_makes_all_wait_and_then_fail() {
     let open = open();
     let shell = Connection::open(&open.path).unwrap();
     shell.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let write = |sql| {
-        open.writer
-            .write(0, move |connection| connection.execute(sql, []))
-    };
+    let write = |sql| open.writer.write(0, move |connection| connection.execute(sql, []));
     let (first, second) = tokio::join!(write(ONE), write(TWO));
     assert!(matches!(first, Err(WriteError::Undone(_))), "{first:?}");
     assert!(matches!(second, Err(WriteError::Undone(_))), "{second:?}");
@@ -123,10 +104,7 @@ async fn somebody_else_who_writes_makes_all_wait_and_then_fail() {
 #[tokio::test]
 async fn what_comes_after_the_stop_is_refused_and_what_came_before_is_written() {
     let open = open();
-    let write = |sql| {
-        open.writer
-            .write(0, move |connection| connection.execute(sql, []))
-    };
+    let write = |sql| open.writer.write(0, move |connection| connection.execute(sql, []));
     let before = write(ONE);
     let before = {
         let mut before = std::pin::pin!(before);

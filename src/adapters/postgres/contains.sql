@@ -1,0 +1,1 @@
+SELECT id FROM archive WHERE id = ANY($1::uuid[])

@@ -1,0 +1,1 @@
+SELECT passage, placed_at, total, steps::text, content::text FROM archive WHERE id = $1

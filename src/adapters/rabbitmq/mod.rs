@@ -1,0 +1,207 @@
+//! The queues on RabbitMQ, 3.10 to 4.x, through amqprs.
+//!
+//! - `url`: addresses
+//! - `topology`: the names and arguments of the queues
+//! - `connection`: opens connections, tries again, notices loss; `channel`: what the broker says to a channel
+//! - `publisher`, with `publishing` and `confirms`: the connection that publishes
+//! - `consumer`, with `unsettled`: a connection for each subscription
+//!
+//! It knows the wire form of a message, and nothing of what becomes of an order.
+//!
+//! # Invariants
+//! - `Ok` of a publish means that the broker confirmed it: a quorum queue holds it on a majority of its nodes.
+//! - Publishing and taking use connections of their own, since a broker that is short of memory stops reading from those
+//!   that publish, and acks must still get through.
+//! - The program declares what it needs, on every connection, so that an empty broker is as good as any.
+//!
+//! # Failure handling
+//! Connections come back by themselves, for as long as it takes. What fails meanwhile fails at once or by its deadline.
+//! One line of log for each round of failed tries, whatever number of connections fail.
+
+mod channel;
+mod confirms;
+mod connection;
+mod consumer;
+mod publisher;
+mod publishing;
+mod topology;
+mod unsettled;
+pub mod url;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use self::connection::{Connector, Health};
+use self::consumer::{Consumer, PREFETCH_MAX, Settler};
+use self::publisher::Publisher;
+use self::topology::{Namespace, Queue, Table};
+pub use self::url::parse_url;
+use crate::domain::OrderRecord;
+use crate::ports::{DeadLetter, Place, PublishError, Queues, Source, Subscription, Unavailable};
+use crate::wire;
+
+/// The name of this part for the operator.
+const PART: &str = "RabbitMQ";
+/// How long [`Queues::close`] takes at most.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// The reason in the header of a dead letter is cut to this. Bytes.
+const REASON_MAX_BYTES: usize = 500;
+
+/// Where RabbitMQ is and how it is to be used.
+#[derive(Clone)]
+pub struct RabbitOptions {
+    /// One address for each node, see [`parse_url`]. Connections are spread over them.
+    pub urls: Vec<String>,
+    /// Names the exchange and begins the names of the queues. At most 200 bytes.
+    pub namespace: String,
+    /// How long a publish may take.
+    pub confirm_deadline: Duration,
+    /// How long connecting to one node may take. RabbitMQ lets 3 seconds pass before it refuses a login: with less than
+    /// that, a wrong password looks like a node that is out of reach.
+    pub connect_timeout: Duration,
+    /// A silent connection is given up after twice this. At least 2; an address may say otherwise.
+    pub heartbeat_secs: u16,
+    /// What the broker's own tools show.
+    pub connection_name: String,
+}
+
+impl Default for RabbitOptions {
+    fn default() -> Self {
+        RabbitOptions {
+            urls: vec!["amqp://127.0.0.1:5672".into()],
+            namespace: "ordering".into(),
+            confirm_deadline: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(5),
+            heartbeat_secs: 10,
+            connection_name: "ordering".into(),
+        }
+    }
+}
+
+/// [`Queues`] on RabbitMQ. Dropping it ends its connections without waiting.
+pub struct RabbitQueues {
+    connector: Arc<Connector>,
+    namespace: Namespace,
+    publisher: Publisher,
+    /// Of the subscriptions there have been.
+    subscribed: Mutex<Vec<watch::Receiver<Health>>>,
+    connections: Arc<AtomicU64>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+    _close_when_dropped: DropGuard,
+}
+
+impl RabbitQueues {
+    /// Returns at once and connects in the background. Addresses that cannot be read count as out of reach; ask
+    /// [`parse_url`] before.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(options: RabbitOptions) -> RabbitQueues {
+        let connector = Arc::new(Connector::new(&options));
+        let namespace = Namespace(options.namespace.into());
+        let closing = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (publisher, publishing) =
+            Publisher::start(Arc::clone(&connector), namespace.clone(), options.confirm_deadline, closing.clone());
+        tasks.spawn(publishing);
+        RabbitQueues {
+            connector,
+            namespace,
+            publisher,
+            subscribed: Mutex::new(Vec::new()),
+            connections: Arc::new(AtomicU64::new(0)),
+            tasks,
+            _close_when_dropped: closing.clone().drop_guard(),
+            closing,
+        }
+    }
+}
+
+#[async_trait]
+impl Queues for RabbitQueues {
+    async fn publish(&self, place: Place, orders: &[OrderRecord]) -> Result<(), PublishError> {
+        // While nothing can be sent, nothing is encoded either.
+        self.publisher.check().map_err(PublishError::NotTaken)?;
+        let body = wire::encode_batch(orders);
+        self.publisher.publish(Queue::Of(place), None, body).await
+    }
+
+    fn subscribe(&self, source: Source, prefetch: u16) -> Subscription {
+        let (to_deliveries, deliveries) = mpsc::channel(1);
+        let (to_settle, settled) = mpsc::unbounded_channel();
+        let (health, health_of) = watch::channel(self.connector.not_connected_yet());
+        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner).push(health_of);
+        let consumer = Consumer {
+            connector: Arc::clone(&self.connector),
+            namespace: self.namespace.clone(),
+            queue: source.into(),
+            // 0 would mean: without bound.
+            prefetch: prefetch.clamp(1, PREFETCH_MAX),
+            deliveries: to_deliveries,
+            settled,
+            health,
+            closing: self.closing.clone(),
+            connections: Arc::clone(&self.connections),
+        };
+        self.tasks.spawn(consumer.run());
+        Subscription { deliveries, settle: Arc::new(Settler(to_settle)) }
+    }
+
+    async fn bury(&self, letter: &DeadLetter) -> Result<(), PublishError> {
+        let mut headers = Table::default();
+        headers.put("x-reason", cut(&letter.reason, REASON_MAX_BYTES));
+        headers.put("x-source", Queue::from(letter.source).key());
+        headers.put("x-at", letter.at.to_string());
+        self.publisher.publish(Queue::Dead, Some(headers.0), letter.bytes.to_vec()).await
+    }
+
+    async fn check(&self) -> Result<(), Unavailable> {
+        self.publisher.check()?;
+        let mut subscribed = self.subscribed.lock().unwrap_or_else(PoisonError::into_inner);
+        // A subscription that nobody wants any more is not missed.
+        subscribed.retain(|health| health.has_changed().is_ok());
+        for health in subscribed.iter() {
+            if let Health::Down { reason } = &*health.borrow() {
+                return Err(Unavailable::new(PART, reason));
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        if timeout(CLOSE_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("RabbitMQ did not answer the farewell within {CLOSE_LIMIT:?}");
+        }
+    }
+}
+
+/// The beginning of `text`, at most `max_bytes` long, without half a character at its end.
+fn cut(text: &str, max_bytes: usize) -> &str {
+    let mut end = text.len().min(max_bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        assert_eq!(cut("aä", 2), "a");
+        assert_eq!(cut("aä", 3), "aä");
+        assert_eq!(cut("", 3), "");
+    }
+}

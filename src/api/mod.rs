@@ -1,0 +1,174 @@
+//! The HTTP interface. doc/http-api.md describes it for its users.
+//!
+//! It knows how to take an order in and how to find one; where orders are kept it does not know.
+//!
+//! # Stopping
+//! A stopping server accepts no more connections, answers the requests it has, and asks clients to close theirs.
+
+mod health;
+mod orders;
+pub mod problem;
+mod view;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle, Service};
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, guard, web};
+
+pub use orders::Orders;
+use problem::Problem;
+
+use crate::readiness::Readiness;
+
+/// How the server treats connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiOptions {
+    /// Threads that serve connections.
+    pub threads: usize,
+    /// Connections held at once; further ones wait in the kernel's queue.
+    pub connections_max: usize,
+    /// How long the head of a request may take to arrive.
+    pub request_timeout: Duration,
+}
+
+/// How long an idle connection is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Requests being answered.
+#[derive(Clone, Default)]
+struct UnderWay(Arc<AtomicUsize>);
+
+/// A running server.
+pub struct Api {
+    handle: ServerHandle,
+    under_way: UnderWay,
+    address: SocketAddr,
+}
+
+impl Api {
+    /// Serves orders and health on `listener`; only health if `orders` is `None`. Must be called on a Tokio runtime;
+    /// it serves from threads of its own.
+    ///
+    /// # Errors
+    /// If the listener cannot be used.
+    pub fn start(
+        listener: TcpListener,
+        options: ApiOptions,
+        orders: Option<Orders>,
+        readiness: Readiness,
+    ) -> std::io::Result<Api> {
+        let address = listener.local_addr()?;
+        let under_way = UnderWay::default();
+        let server = server(listener, options, orders, readiness, under_way.clone())?;
+        let handle = server.handle();
+        tokio::spawn(server);
+        Ok(Api { handle, under_way, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts no more connections and waits until the requests under way are answered, at most until `deadline`.
+    /// [`Readiness::stopping`] must be cancelled before: it makes the server ask clients to close.
+    pub async fn stop(self, deadline: Duration) {
+        self.handle.pause().await;
+        let answered = async {
+            while self.under_way.0.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // An answer counts as given when it is handed to the connection; this lets the connection write it.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        if tokio::time::timeout(deadline, answered).await.is_err() {
+            tracing::warn!("some requests were still under way: they are cut off");
+        }
+        self.handle.stop(false).await;
+    }
+}
+
+fn server(
+    listener: TcpListener,
+    options: ApiOptions,
+    orders: Option<Orders>,
+    readiness: Readiness,
+    under_way: UnderWay,
+) -> std::io::Result<Server> {
+    let stopping = readiness.stopping.clone();
+    let (orders, readiness) = (orders.map(web::Data::new), web::Data::new(readiness));
+    let threads = options.threads.max(1);
+    let server = HttpServer::new(move || {
+        let (under_way, stopping) = (under_way.clone(), stopping.clone());
+        App::new()
+            .wrap_fn(move |request, service| {
+                let (under_way, stopping) = (UnderWayGuard::new(&under_way), stopping.clone());
+                let answer = service.call(request);
+                async move {
+                    let mut response = answer.await?;
+                    if stopping.is_cancelled() {
+                        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    drop(under_way);
+                    Ok(response)
+                }
+            })
+            .app_data(readiness.clone())
+            .configure(|app| routes(app, orders.clone()))
+            .default_service(web::to(problem::no_such_path))
+    })
+    .workers(threads)
+    .max_connections(options.connections_max.div_ceil(threads))
+    .client_request_timeout(options.request_timeout)
+    .keep_alive(KEEP_ALIVE)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    Ok(server)
+}
+
+fn routes(app: &mut web::ServiceConfig, orders: Option<web::Data<Orders>>) {
+    if let Some(orders) = orders {
+        app.app_data(orders)
+            .service(web::resource("/v1/orders").route(web::post().to(orders::place)).default_service(only("POST")))
+            .service(
+                web::resource("/v1/orders/{id}")
+                    .route(get_or_head().to(orders::find))
+                    .default_service(only("GET, HEAD")),
+            );
+    }
+    app.service(web::resource("/healthz").route(get_or_head().to(health::healthz)).default_service(only("GET, HEAD")))
+        .service(web::resource("/readyz").route(get_or_head().to(health::readyz)).default_service(only("GET, HEAD")));
+}
+
+fn get_or_head() -> actix_web::Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+/// Answers every method a path has not.
+fn only(allow: &'static str) -> actix_web::Route {
+    web::to(move |request: HttpRequest| async move {
+        let answer: HttpResponse = Problem::method_not_allowed(request.method().as_str(), allow).error_response();
+        answer
+    })
+}
+
+/// Counts a request as under way until it is dropped, however it ends.
+struct UnderWayGuard(Arc<AtomicUsize>);
+
+impl UnderWayGuard {
+    fn new(under_way: &UnderWay) -> Self {
+        under_way.0.fetch_add(1, Ordering::AcqRel);
+        UnderWayGuard(under_way.0.clone())
+    }
+}
+
+impl Drop for UnderWayGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

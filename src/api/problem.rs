@@ -1,0 +1,192 @@
+//! Errors as problem details (RFC 9457). The only place that knows HTTP's status codes for errors.
+
+use std::fmt;
+
+use actix_web::error::PayloadError;
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use serde_json::{Value, json};
+
+use crate::domain::Refusal;
+use crate::intake::NotAccepted;
+use crate::ports::Unavailable;
+
+/// What comes before the name of a problem in its `type`. The names are listed in doc/http-api.md.
+const TYPE_PREFIX: &str = "urn:ordering:problem:";
+
+/// When it is worth trying again after a 503.
+const RETRY_AFTER_SECS: u32 = 1;
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    name: &'static str,
+    title: &'static str,
+    detail: String,
+    /// Members beside the standard ones.
+    more: serde_json::Map<String, Value>,
+    retry_after_secs: Option<u32>,
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, name: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Problem { status, name, title, detail, more: serde_json::Map::new(), retry_after_secs: None, allow: None }
+    }
+
+    fn with(mut self, name: &str, value: Value) -> Self {
+        self.more.insert(name.into(), value);
+        self
+    }
+
+    fn worth_retrying(mut self) -> Self {
+        self.retry_after_secs = Some(RETRY_AFTER_SECS);
+        self
+    }
+
+    pub fn no_such_path(path: &str) -> Self {
+        let path: String = path.chars().take(200).collect();
+        let detail = format!("there is nothing at {path}; orders are placed with POST /v1/orders");
+        Self::new(StatusCode::NOT_FOUND, "no-such-path", "There is nothing here", detail)
+    }
+
+    pub fn no_such_order(id: impl fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no-such-order", "No such order", format!("there is no order {id}"))
+    }
+
+    /// `allow` lists the methods there are.
+    pub fn method_not_allowed(method: &str, allow: &'static str) -> Self {
+        let method: String = method.chars().take(20).collect();
+        let detail = format!("{method} is not possible here; {allow} is");
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail);
+        Problem { allow: Some(allow), ..problem }
+    }
+
+    pub fn not_an_id() -> Self {
+        let detail = "an order id is a UUID, as in 0193f0a1-7c3e-7b11-8f00-0123456789ab";
+        Self::new(StatusCode::BAD_REQUEST, "not-an-id", "Not an order id", detail)
+    }
+
+    pub fn wrong_content_type(found: Option<&str>) -> Self {
+        let found = found
+            .map_or("it is missing".into(), |found| format!("it is {}", found.chars().take(100).collect::<String>()));
+        let detail = format!("the Content-Type must be application/json; {found}");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong-content-type", "Wrong content type", detail)
+    }
+
+    pub fn too_large(bytes_max: usize) -> Self {
+        let detail = format!("an order may have at most {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Order too large", detail)
+            .with("bytes_max", json!(bytes_max))
+    }
+
+    pub fn too_slow() -> Self {
+        let detail = "the request did not arrive in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "Request too slow", detail)
+    }
+
+    pub fn unreadable_body(error: &PayloadError, bytes_max: usize) -> Self {
+        match error {
+            PayloadError::Overflow => Self::too_large(bytes_max),
+            // Foreign and open: everything else means that the bytes did not come.
+            _ => {
+                let detail = "the body ended before it was whole";
+                Self::new(StatusCode::BAD_REQUEST, "incomplete-body", "Incomplete body", detail)
+            }
+        }
+    }
+
+    /// A store that has to answer does not.
+    pub fn cannot_tell(unavailable: &Unavailable) -> Self {
+        let detail = format!("where the order is cannot be told at the moment: {} does not answer", unavailable.part);
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "cannot-tell", "Cannot tell at the moment", detail).worth_retrying()
+    }
+
+    fn body(&self) -> String {
+        let mut body = json!({
+            "type": format!("{TYPE_PREFIX}{}", self.name),
+            "title": self.title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let members = body.as_object_mut().expect("it was written as an object");
+        members.extend(self.more.iter().map(|(name, value)| (name.clone(), value.clone())));
+        body.to_string()
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed { line, column, detail } => {
+                let detail = format!("the body is not JSON: {detail} at line {line} column {column}");
+                Self::new(StatusCode::BAD_REQUEST, "malformed-json", "Malformed JSON", detail)
+                    .with("line", json!(line))
+                    .with("column", json!(column))
+            }
+            Refusal::Invalid(problems) => {
+                let detail = match problems.len() {
+                    1 => "the order has a problem".to_owned(),
+                    n => format!("the order has {n} problems"),
+                };
+                let errors: Vec<Value> =
+                    problems.into_iter().map(|p| json!({"pointer": p.pointer, "detail": p.detail})).collect();
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-order", "Invalid order", detail)
+                    .with("errors", Value::Array(errors))
+            }
+        }
+    }
+}
+
+impl From<NotAccepted> for Problem {
+    fn from(not_accepted: NotAccepted) -> Self {
+        let (name, title) = ("overloaded", "Not taken at the moment");
+        match not_accepted {
+            NotAccepted::Overloaded => {
+                let detail = "the order was not taken: too many wait to be taken; send it again";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, name, title, detail).worth_retrying()
+            }
+            NotAccepted::Unavailable(_) => {
+                let detail = "the order was not taken: what would keep it is out of reach; send it again";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, name, title, detail).worth_retrying()
+            }
+            NotAccepted::Unconfirmed { id, unavailable: _ } => {
+                let detail = "the order was perhaps taken: nothing confirmed it in time; look for it under its id";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unconfirmed", "Perhaps taken", detail)
+                    .with("id", json!(id.to_string()))
+                    .worth_retrying()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.title, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        response.content_type("application/problem+json").insert_header((header::CACHE_CONTROL, "no-store"));
+        if let Some(secs) = self.retry_after_secs {
+            response.insert_header((header::RETRY_AFTER, secs.to_string()));
+        }
+        if let Some(allow) = self.allow {
+            response.insert_header((header::ALLOW, allow));
+        }
+        response.body(self.body())
+    }
+}
+
+/// The answer to a path that is not there.
+pub async fn no_such_path(request: HttpRequest) -> HttpResponse {
+    Problem::no_such_path(request.path()).error_response()
+}

@@ -1,0 +1,178 @@
+//! `ordering get`: shows an order.
+
+use std::io::{IsTerminal, Write, stdout};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use tokio::time::Instant;
+
+use super::http::{Found, Server, Trouble};
+use super::view::OrderView;
+use super::{ServerArgs, WHAT_TO_DO};
+use crate::cli::{EXIT_FAILED, EXIT_MISUSED};
+use crate::domain::OrderId;
+
+const POLL_MIN: Duration = Duration::from_millis(100);
+const POLL_MAX: Duration = Duration::from_secs(1);
+/// How long `--watch` goes on without an answer once it had one: a server that is started anew is back by then.
+const WATCH_PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The id that the server gave for the order
+    pub id: String,
+
+    /// Print the server's JSON as it is
+    #[arg(long)]
+    pub json: bool,
+
+    /// Follow the order until it has ended: redrawn on a terminal, elsewhere a line for each change
+    #[arg(long)]
+    pub watch: bool,
+
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Shows the order. Exit code 0 if it could be shown, however it ended.
+pub async fn run(args: GetArgs) -> ExitCode {
+    let Some(id) = OrderId::parse(&args.id) else {
+        eprintln!("error: this is no order id; one looks like 0193f0a1-7c3e-7b11-8f00-0123456789ab");
+        return ExitCode::from(EXIT_MISUSED);
+    };
+    let server = match Server::new(&args.server.server, 1) {
+        Ok(server) => server,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            return ExitCode::from(EXIT_MISUSED);
+        }
+    };
+    let shown = match args.watch {
+        true => watch(&server, id, args.json).await,
+        false => show(&server, id, args.json).await,
+    };
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+async fn show(server: &Server, id: OrderId, json: bool) -> Result<(), String> {
+    match server.get(id).await {
+        Found::Order(_, body) if json => print_line(&body),
+        Found::Order(order, _) => print(&order.to_text()),
+        Found::NoSuchOrder => return Err(no_such_order(server, id)),
+        Found::Trouble(trouble) => return Err(with_advice(&trouble)),
+    }
+    Ok(())
+}
+
+async fn watch(server: &Server, id: OrderId, json: bool) -> Result<(), String> {
+    let mut screen = Screen::new(json);
+    let mut last_answer: Option<Instant> = None;
+    let mut pause = POLL_MIN;
+    loop {
+        match server.get(id).await {
+            Found::Order(order, body) => {
+                last_answer = Some(Instant::now());
+                pause = match screen.show(&order, &body) {
+                    true => POLL_MIN,
+                    false => (pause * 2).min(POLL_MAX),
+                };
+                if order.has_ended() {
+                    return Ok(());
+                }
+            }
+            Found::NoSuchOrder => return Err(no_such_order(server, id)),
+            Found::Trouble(trouble) => {
+                let is_worth_waiting =
+                    trouble.is_passing && last_answer.is_some_and(|at| at.elapsed() < WATCH_PATIENCE);
+                if !is_worth_waiting {
+                    return Err(with_advice(&trouble));
+                }
+                pause = trouble.retry_after.unwrap_or(POLL_MAX).min(WATCH_PATIENCE);
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Shows an order again and again.
+struct Screen {
+    json: bool,
+    is_terminal: bool,
+    last_body: Bytes,
+    last_status: String,
+    lines_drawn: usize,
+}
+
+impl Screen {
+    fn new(json: bool) -> Screen {
+        Screen {
+            json,
+            is_terminal: stdout().is_terminal(),
+            last_body: Bytes::new(),
+            last_status: String::new(),
+            lines_drawn: 0,
+        }
+    }
+
+    /// Shows what is new; says whether anything is.
+    fn show(&mut self, order: &OrderView, body: &Bytes) -> bool {
+        if *body == self.last_body {
+            return false;
+        }
+        self.last_body = body.clone();
+        if self.json {
+            print_line(body);
+        } else if self.is_terminal {
+            let text = order.to_text();
+            let back = match self.lines_drawn {
+                0 => String::new(),
+                // Up to the first line drawn before, and clear from there.
+                lines => format!("\x1b[{lines}A\x1b[J"),
+            };
+            self.lines_drawn = text.lines().count();
+            print(&format!("{back}{text}"));
+        } else {
+            let mut status = order.status_text();
+            if let Some(failure) = order.failure_text() {
+                status.push_str(&format!(" {failure}"));
+            }
+            if status != self.last_status {
+                print(&format!("{} {status}\n", super::printable(&order.updated_at)));
+                self.last_status = status;
+            }
+        }
+        true
+    }
+}
+
+fn no_such_order(server: &Server, id: OrderId) -> String {
+    format!("{} knows no order {id}", server.shown())
+}
+
+fn with_advice(trouble: &Trouble) -> String {
+    match trouble.is_unreachable {
+        true => format!("{trouble}\n{WHAT_TO_DO}"),
+        false => trouble.to_string(),
+    }
+}
+
+/// A reader who closes the pipe early is no failure.
+fn print(text: &str) {
+    let _ = stdout().write_all(text.as_bytes());
+    let _ = stdout().flush();
+}
+
+fn print_line(bytes: &[u8]) {
+    let mut line = bytes.trim_ascii_end().to_vec();
+    line.push(b'\n');
+    let _ = stdout().write_all(&line);
+    let _ = stdout().flush();
+}

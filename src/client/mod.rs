@@ -1,0 +1,40 @@
+//! The client: places orders and shows them, over the same HTTP API everybody else uses.
+//!
+//! It must not know how the server works. An order's content never appears in what it prints: errors carry only what
+//! the server said of them (pointers and details).
+
+mod bounded_lines;
+pub mod get;
+mod http;
+mod input;
+mod report;
+mod send;
+mod sending;
+pub mod submit;
+mod view;
+mod wait;
+
+use clap::Args;
+
+/// Which server to talk to.
+#[derive(Clone, Debug, Args)]
+pub struct ServerArgs {
+    /// Where the server is
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ORDERING_SERVER",
+        default_value = "http://127.0.0.1:8080",
+        hide_env_values = true
+    )]
+    pub server: String,
+}
+
+/// For a user whose server cannot be reached.
+const WHAT_TO_DO: &str =
+    "is it running? start one with `ordering all`, or name another with --server or ORDERING_SERVER";
+
+/// Text of somebody else, safe to print: whoever wrote it must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

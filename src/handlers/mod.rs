@@ -1,0 +1,53 @@
+//! The work of a stage, behind one trait.
+
+mod none;
+mod simulated;
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+pub use none::NoWork;
+pub use simulated::Simulated;
+
+use crate::domain::{OrderRecord, Outcome, Stage};
+
+/// Does a stage's work on one order.
+///
+/// A handler is called at least once for every order and stage. After a crash it can be called again, and, while the
+/// in-flight store is out of reach, even while an earlier call still runs: always with the same [`Call::key`], so
+/// that it can do its effect once. A call that panics is not recorded; the order is delivered again.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Works on one order, and says what came of it.
+    async fn handle(&self, call: &Call<'_>) -> Outcome;
+
+    /// What [`Handler::handle`] would say, if it can say so without waiting: spares the order a task of its own.
+    fn immediate(&self, _call: &Call<'_>) -> Option<Outcome> {
+        None
+    }
+}
+
+/// One call of a handler.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    pub order: &'a OrderRecord,
+    pub stage: Stage,
+    /// 1 for the first attempt at this stage.
+    pub attempt: u32,
+}
+
+impl Call<'_> {
+    /// The same for every call of one order's passage through one stage: `{order id}:{stage}`, from the second
+    /// passage on `{order id}:{stage}:{passage}`.
+    pub fn key(&self) -> impl fmt::Display {
+        struct Key(crate::domain::OrderId, Stage, u32);
+        impl fmt::Display for Key {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}:{}", self.0, self.1)?;
+                if self.2 > 1 { write!(f, ":{}", self.2) } else { Ok(()) }
+            }
+        }
+        Key(self.order.id, self.stage, self.order.passage)
+    }
+}

@@ -1,0 +1,90 @@
+//! Whether this process can do its work, and if not, whose fault it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use crate::ports::{Archive, InFlight, Queues, Unavailable};
+
+/// A part that takes longer than this to say how it is counts as down.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Asks all parts when it is asked.
+#[derive(Clone)]
+pub struct Readiness {
+    pub queues: Arc<dyn Queues>,
+    pub in_flight: Arc<dyn InFlight>,
+    pub archive: Arc<dyn Archive>,
+    /// Cancelled when the process begins to stop.
+    pub stopping: CancellationToken,
+    /// What the back end calls its parts: queues, in-flight store, archive.
+    pub names: [&'static str; 3],
+}
+
+/// How a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Everything works.
+    Ready,
+    /// It does its work; a part that it can do without for a while is down.
+    Degraded,
+    /// It cannot do its work: the queues are down.
+    Unavailable,
+    /// It finishes what it has, and takes nothing more.
+    Stopping,
+}
+
+impl Condition {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Condition::Ready => "ready",
+            Condition::Degraded => "degraded",
+            Condition::Unavailable => "unavailable",
+            Condition::Stopping => "stopping",
+        }
+    }
+
+    /// Whether new work should be sent here.
+    pub fn takes_work(self) -> bool {
+        match self {
+            Condition::Ready | Condition::Degraded => true,
+            Condition::Unavailable | Condition::Stopping => false,
+        }
+    }
+}
+
+/// The answer of one part.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub name: &'static str,
+    /// Why it is down; `None` if it is up.
+    pub down: Option<String>,
+}
+
+impl Readiness {
+    /// How this process is, and each part it needs.
+    pub async fn report(&self) -> (Condition, Vec<Part>) {
+        let checks = [self.queues.check(), self.in_flight.check(), self.archive.check()];
+        let checks = checks.map(|check| tokio::time::timeout(CHECK_TIMEOUT, check));
+        let answers = join_all(checks).await;
+        let parts: Vec<Part> = self.names.into_iter().zip(answers).map(|(name, answer)| part(name, answer)).collect();
+        let condition = match &parts[..] {
+            _ if self.stopping.is_cancelled() => Condition::Stopping,
+            [queues, ..] if queues.down.is_some() => Condition::Unavailable,
+            others if others.iter().any(|part| part.down.is_some()) => Condition::Degraded,
+            _ => Condition::Ready,
+        };
+        (condition, parts)
+    }
+}
+
+fn part(name: &'static str, answer: Result<Result<(), Unavailable>, tokio::time::error::Elapsed>) -> Part {
+    let down = match answer {
+        Ok(Ok(())) => None,
+        Ok(Err(unavailable)) => Some(unavailable.reason),
+        Err(_elapsed) => Some(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
+    };
+    Part { name, down }
+}

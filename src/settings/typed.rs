@@ -1,0 +1,227 @@
+//! The settings as the rest of the program takes them: one struct for each concern, units in the names or types.
+//! What each of them means stands in [`super::keys::KEYS`], under the name given here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::urls::{Address, SecretUrl};
+use super::values::Values;
+use crate::domain::{RetryPolicy, Stage};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub backend: Backend,
+    pub namespace: String,
+    pub listen: Address,
+    pub health_listen: Option<Address>,
+    pub data_dir: PathBuf,
+    pub migrate_at_start: bool,
+    pub stop_timeout: Duration,
+    /// `worker_name`, or the host's name and the process id.
+    pub worker_name: Arc<str>,
+    pub max_deliveries: u32,
+    pub log: Log,
+    pub api: Api,
+    pub batch: Batch,
+    pub stages: Stages,
+    pub rabbitmq: RabbitMq,
+    pub redis: Redis,
+    pub postgres: Postgres,
+}
+
+/// `backend`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Embedded,
+    Servers,
+}
+
+/// `log.…`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Directives that `tracing_subscriber::EnvFilter` has been seen to read.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    Pretty,
+    Json,
+}
+
+/// `api.…`
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub body_max_bytes: usize,
+    pub requests_max: usize,
+    pub request_timeout: Duration,
+    pub connections_max: usize,
+    /// 0 for one per core.
+    pub threads: usize,
+}
+
+/// `batch.…`
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    pub orders_max: usize,
+    pub bytes_max: usize,
+}
+
+/// `stages.…`, by stage.
+#[derive(Clone, Debug)]
+pub struct Stages([StageSettings; 4]);
+
+impl std::ops::Index<Stage> for Stages {
+    type Output = StageSettings;
+
+    fn index(&self, stage: Stage) -> &StageSettings {
+        &self.0[stage.index()]
+    }
+}
+
+/// `stages.<stage>.…`
+#[derive(Clone, Debug)]
+pub struct StageSettings {
+    pub handler: Handler,
+    pub at_once: usize,
+    pub prefetch: u16,
+    /// `attempts_max`, `backoff_base` and `backoff_cap`.
+    pub retry: RetryPolicy,
+}
+
+/// `stages.<stage>.handler` and the settings of that handler.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Handler {
+    None,
+    Simulated {
+        delay: Duration,
+        /// From 0 to 1.
+        failure_rate: f64,
+    },
+}
+
+/// `amqp_urls` and `rabbitmq.…`
+#[derive(Clone, Debug)]
+pub struct RabbitMq {
+    /// At least one.
+    pub urls: Vec<SecretUrl>,
+    pub confirm_deadline: Duration,
+    /// In whole seconds.
+    pub heartbeat: Duration,
+    pub connect_timeout: Duration,
+}
+
+/// `redis_url` and `redis.…`
+#[derive(Clone, Debug)]
+pub struct Redis {
+    pub url: SecretUrl,
+    pub timeout: Duration,
+    pub connections: usize,
+    pub in_flight_ttl: Duration,
+    pub ended_ttl: Duration,
+}
+
+/// `postgres_url` and `postgres.…`
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pub url: SecretUrl,
+    pub pool_max: usize,
+    pub connect_timeout: Duration,
+    pub statement_timeout: Duration,
+}
+
+impl Settings {
+    pub(super) fn from_values(values: &Values) -> Settings {
+        Settings {
+            backend: match values.text("backend") {
+                "servers" => Backend::Servers,
+                _ => Backend::Embedded,
+            },
+            namespace: values.text("namespace").to_owned(),
+            listen: values.address("listen").clone(),
+            health_listen: values.optional_address("health_listen").cloned(),
+            data_dir: values.text("data_dir").into(),
+            migrate_at_start: values.boolean("migrate_at_start"),
+            stop_timeout: values.duration("stop_timeout"),
+            worker_name: values.optional_text("worker_name").map_or_else(host_and_process, str::to_owned).into(),
+            max_deliveries: values.whole("max_deliveries"),
+            log: Log {
+                level: values.text("log.level").to_owned(),
+                format: match values.text("log.format") {
+                    "pretty" => LogFormat::Pretty,
+                    "json" => LogFormat::Json,
+                    _ => LogFormat::Auto,
+                },
+            },
+            api: Api {
+                body_max_bytes: values.whole("api.body_max"),
+                requests_max: values.whole("api.requests_max"),
+                request_timeout: values.duration("api.request_timeout"),
+                connections_max: values.whole("api.connections_max"),
+                threads: values.whole("api.threads"),
+            },
+            batch: Batch { orders_max: values.whole("batch.orders_max"), bytes_max: values.whole("batch.bytes_max") },
+            stages: Stages(Stage::ALL.map(|stage| StageSettings::from_values(stage, values))),
+            rabbitmq: RabbitMq {
+                urls: values.urls("amqp_urls").to_vec(),
+                confirm_deadline: values.duration("rabbitmq.confirm_deadline"),
+                heartbeat: values.duration("rabbitmq.heartbeat"),
+                connect_timeout: values.duration("rabbitmq.connect_timeout"),
+            },
+            redis: Redis {
+                url: values.url("redis_url"),
+                timeout: values.duration("redis.timeout"),
+                connections: values.whole("redis.connections"),
+                in_flight_ttl: values.duration("redis.in_flight_ttl"),
+                ended_ttl: values.duration("redis.ended_ttl"),
+            },
+            postgres: Postgres {
+                url: values.url("postgres_url"),
+                pool_max: values.whole("postgres.pool_max"),
+                connect_timeout: values.duration("postgres.connect_timeout"),
+                statement_timeout: values.duration("postgres.statement_timeout"),
+            },
+        }
+    }
+}
+
+/// Every setting at its default.
+impl Default for Settings {
+    fn default() -> Self {
+        Settings::from_values(&Values::defaults())
+    }
+}
+
+impl StageSettings {
+    fn from_values(stage: Stage, values: &Values) -> StageSettings {
+        let name = |setting: &str| format!("stages.{stage}.{setting}");
+        StageSettings {
+            handler: match values.text(&name("handler")) {
+                "simulated" => Handler::Simulated {
+                    delay: values.duration(&name("delay")),
+                    failure_rate: values.fraction(&name("failure_rate")),
+                },
+                _ => Handler::None,
+            },
+            at_once: values.whole(&name("at_once")),
+            prefetch: values.whole(&name("prefetch")),
+            retry: RetryPolicy {
+                attempts_max: values.whole(&name("attempts_max")),
+                base: values.duration(&name("backoff_base")),
+                cap: values.duration(&name("backoff_cap")),
+            },
+        }
+    }
+}
+
+/// Tells this process from every other one that works on the same queues.
+fn host_and_process() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .unwrap_or_else(|_| "worker".to_owned());
+    format!("{}-{}", host.trim(), std::process::id())
+}

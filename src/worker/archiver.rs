@@ -1,0 +1,87 @@
+//! Takes ended orders into the archive, with group commit; into the queue `ending` while it is out of reach.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Ports;
+use super::hold::Ticket;
+use super::outbound::publish;
+use crate::batch::{Batches, Load};
+use crate::domain::OrderRecord;
+use crate::ports::{Archived, Place, Unavailable};
+
+/// An order that has ended.
+pub(super) struct Ended {
+    pub(super) order: OrderRecord,
+    pub(super) ticket: Ticket,
+}
+
+impl Load for Ended {
+    fn size_bytes(&self) -> usize {
+        self.order.size_bytes()
+    }
+}
+
+/// How long the archive is not asked after it did not answer: each question may cost a whole timeout, and the queue
+/// `ending` is as safe a place.
+const ARCHIVE_SHUNNED_FOR: Duration = Duration::from_secs(1);
+
+pub(super) struct Archiver {
+    ports: Ports,
+    ended: Batches<Ended>,
+    shunned_until: Option<Instant>,
+    stop: CancellationToken,
+}
+
+impl Archiver {
+    pub(super) fn new(ports: &Ports, ended: Batches<Ended>, stop: CancellationToken) -> Self {
+        Archiver { ports: ports.clone(), ended, shunned_until: None, stop }
+    }
+
+    /// Runs until the last sender is gone.
+    pub(super) async fn run(mut self) {
+        while let Some(batch) = self.ended.next().await {
+            let (orders, tickets): (Vec<_>, Vec<_>) = batch.into_iter().map(|e| (e.order, e.ticket)).unzip();
+            if self.keep(orders).await {
+                tickets.into_iter().for_each(Ticket::settle);
+            }
+        }
+    }
+
+    /// Puts the orders into the archive or into `ending`; whether one of them holds them.
+    async fn keep(&mut self, orders: Vec<OrderRecord>) -> bool {
+        if self.shunned_until.is_none_or(|until| Instant::now() >= until) {
+            match archive(&self.ports, &orders).await {
+                Ok(()) => {
+                    self.shunned_until = None;
+                    return true;
+                }
+                Err(unavailable) => {
+                    tracing::warn!(%unavailable, orders = orders.len(), "ended orders wait for the archive");
+                    self.shunned_until = Some(Instant::now() + ARCHIVE_SHUNNED_FOR);
+                }
+            }
+        }
+        publish(&self.ports, Place::Ending, &orders, &self.stop).await.is_ok()
+    }
+}
+
+/// Archive first, then the records' end: a reader who no longer finds the one finds the other.
+pub(super) async fn archive(ports: &Ports, orders: &[OrderRecord]) -> Result<(), Unavailable> {
+    let archived = ports.archive.archive(orders).await?;
+    let mut ended = Vec::with_capacity(orders.len());
+    for (order, archived) in orders.iter().zip(archived) {
+        match archived {
+            Archived::Now => ended.push(order.clone()),
+            // The end that was kept first is the one a reader is to see.
+            Archived::Before => ended.extend(ports.archive.find(order.id).await.ok().flatten()),
+        }
+    }
+    // The archive has them, which is what counts: a record left behind goes by itself, and lookups see through it.
+    if let Err(unavailable) = ports.in_flight.end(&ended).await {
+        tracing::debug!(%unavailable, orders = ended.len(), "ended without the in-flight store");
+    }
+    Ok(())
+}

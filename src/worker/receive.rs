@@ -1,0 +1,231 @@
+//! Takes deliveries, begins their orders, and has the handler work on them.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::finish::Finished;
+use super::hold::Ticket;
+use super::unpack::{InHand, unpack};
+use super::{Ports, StageOptions, WorkerOptions};
+use crate::batch::{BatchLimits, Batches, Load};
+use crate::domain::{OrderRecord, Outcome, RecordedOutcome, Stage, Timestamp, decide};
+use crate::handlers::Call;
+use crate::ports::{Begun, Clock, Delivery, Place, Source, Subscription};
+
+/// Deliveries of an attempt after which its batch is taken apart: one order of it may be bringing workers down.
+const DELIVERIES_BEFORE_SPLIT: u32 = 3;
+
+pub(super) struct Receiver {
+    batch: BatchLimits,
+    work: Arc<Work>,
+    ports: Ports,
+    at_work: Arc<Semaphore>,
+    handlers: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What the task of one order needs.
+struct Work {
+    worker: Arc<str>,
+    clock: Arc<dyn Clock>,
+    stage: StageOptions,
+    finished: mpsc::Sender<Finished>,
+}
+
+impl Load for Delivery {
+    fn orders(&self) -> usize {
+        self.contents.as_ref().map_or(1, Vec::len)
+    }
+
+    fn size_bytes(&self) -> usize {
+        match &self.contents {
+            Ok(orders) => orders.iter().map(OrderRecord::size_bytes).sum(),
+            Err(unreadable) => unreadable.bytes.len(),
+        }
+    }
+}
+
+impl Receiver {
+    pub(super) fn new(
+        options: &WorkerOptions,
+        ports: &Ports,
+        stage: StageOptions,
+        finished: mpsc::Sender<Finished>,
+        stop: CancellationToken,
+    ) -> Self {
+        Receiver {
+            batch: options.batch,
+            ports: ports.clone(),
+            at_work: Arc::new(Semaphore::new(stage.at_once)),
+            work: Arc::new(Work { worker: options.name.clone(), clock: ports.clock.clone(), stage, finished }),
+            handlers: TaskTracker::new(),
+            stop,
+        }
+    }
+
+    pub(super) async fn run(self) {
+        let source = Source::Stage(self.work.stage.stage);
+        let Subscription { deliveries, settle } = self.ports.queues.subscribe(source, self.work.stage.prefetch);
+        let mut batches = Batches::new(deliveries, self.batch);
+        loop {
+            let deliveries = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                deliveries = batches.next() => match deliveries {
+                    Some(deliveries) => deliveries,
+                    None => break,
+                },
+            };
+            let fits = |order: &OrderRecord| order.history.is_at(self.work.stage.stage);
+            let in_hand = unpack(&self.ports, source, &settle, deliveries, fits).await;
+            self.begin(in_hand).await;
+        }
+        // Dropped before the handlers are waited for: what was delivered and not looked at goes to somebody else now.
+        drop(batches);
+        self.handlers.close();
+        self.handlers.wait().await;
+    }
+
+    /// Begins the orders and sends each on its way.
+    async fn begin(&self, in_hand: Vec<InHand>) {
+        if in_hand.is_empty() {
+            return;
+        }
+        let (stage, now) = (self.work.stage.stage, self.ports.clock.now());
+        let (orders, held): (Vec<_>, Vec<_>) =
+            in_hand.into_iter().map(|i| (i.order, (i.ticket, i.delivered_with))).unzip();
+        let begun = self.begun(stage, now, &orders).await;
+        for ((order, (ticket, delivered_with)), begun) in orders.into_iter().zip(held).zip(begun) {
+            match begun {
+                Begun::Passed => ticket.settle(),
+                Begun::Recorded(outcome) => {
+                    self.work.hand_on(Finished { order, ticket, outcome, is_recorded: true }).await
+                }
+                Begun::Fresh { deliveries } if deliveries > self.work.stage.max_deliveries => {
+                    let outcome = Outcome::Reject { reason: "delivered too often".into() };
+                    self.work.finish(order, ticket, now, outcome).await;
+                }
+                Begun::Fresh { deliveries } if deliveries > DELIVERIES_BEFORE_SPLIT && delivered_with > 1 => {
+                    self.send_alone(order, ticket).await;
+                }
+                Begun::Fresh { deliveries: _ } | Begun::Absent => self.handle(order, ticket, now).await,
+            }
+        }
+    }
+
+    /// What the in-flight store knows of the orders, after records that were missing have been written again.
+    async fn begun(&self, stage: Stage, now: Timestamp, orders: &[OrderRecord]) -> Vec<Begun> {
+        let begun = self.ports.in_flight.begin(stage, &self.work.worker, now, orders).await;
+        let mut begun = match begun {
+            Ok(begun) => begun,
+            Err(unavailable) => {
+                tracing::debug!(%stage, %unavailable, orders = orders.len(), "begun without the in-flight store");
+                return vec![Begun::Absent; orders.len()];
+            }
+        };
+        let absent: Vec<usize> = (0..orders.len()).filter(|n| begun[*n] == Begun::Absent).collect();
+        if absent.is_empty() {
+            return begun;
+        }
+        let ids: Vec<_> = absent.iter().map(|n| orders[*n].id).collect();
+        let archived = match self.ports.archive.contains(&ids).await {
+            Ok(archived) => archived,
+            // Nobody can say whether these have ended: they go on, and no record is written that might outlive them.
+            Err(unavailable) => {
+                tracing::debug!(%stage, %unavailable, orders = ids.len(), "begun without a record");
+                return begun;
+            }
+        };
+        let mut missing = Vec::new();
+        for (n, archived) in absent.into_iter().zip(archived) {
+            if archived {
+                begun[n] = Begun::Passed;
+            } else {
+                missing.push(n);
+            }
+        }
+        self.restore(stage, now, orders, &missing, &mut begun).await;
+        begun
+    }
+
+    /// Writes the records of `orders[missing]` from their message and begins them.
+    async fn restore(
+        &self,
+        stage: Stage,
+        now: Timestamp,
+        orders: &[OrderRecord],
+        missing: &[usize],
+        begun: &mut [Begun],
+    ) {
+        if missing.is_empty() {
+            return;
+        }
+        let restored: Vec<OrderRecord> = missing.iter().map(|n| orders[*n].clone()).collect();
+        let written = match self.ports.in_flight.put(&restored).await {
+            Ok(()) => self.ports.in_flight.begin(stage, &self.work.worker, now, &restored).await,
+            Err(unavailable) => Err(unavailable),
+        };
+        match written {
+            Ok(again) => missing.iter().zip(again).for_each(|(n, again)| begun[*n] = again),
+            Err(unavailable) => {
+                tracing::debug!(%stage, %unavailable, orders = missing.len(), "records not restored")
+            }
+        }
+    }
+
+    /// Puts an order of a batch that comes again and again into a message of its own, so that the one that brings
+    /// workers down brings down only itself.
+    async fn send_alone(&self, order: OrderRecord, ticket: Ticket) {
+        match self.ports.queues.publish(Place::Stage(self.work.stage.stage), std::slice::from_ref(&order)).await {
+            Ok(()) => ticket.settle(),
+            Err(error) => {
+                tracing::warn!(%error, order = %order.id, "a batch could not be taken apart")
+            }
+        }
+    }
+
+    async fn handle(&self, order: OrderRecord, ticket: Ticket, entered_at: Timestamp) {
+        let immediate = self.work.stage.handler.immediate(&self.work.call(&order));
+        if let Some(outcome) = immediate {
+            return self.work.finish(order, ticket, entered_at, outcome).await;
+        }
+        let permit = tokio::select! {
+            biased;
+            // Not begun in earnest: it is given back.
+            () = self.stop.cancelled() => return,
+            permit = self.at_work.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
+        };
+        let work = self.work.clone();
+        self.handlers.spawn(async move {
+            let outcome = work.stage.handler.handle(&work.call(&order)).await;
+            work.finish(order, ticket, entered_at, outcome).await;
+            drop(permit);
+        });
+    }
+}
+
+impl Work {
+    fn call<'a>(&self, order: &'a OrderRecord) -> Call<'a> {
+        Call { order, stage: self.stage.stage, attempt: order.history.next_attempt(self.stage.stage) }
+    }
+
+    /// Hands on what is to be recorded of an attempt that came to `outcome`.
+    async fn finish(&self, order: OrderRecord, ticket: Ticket, entered_at: Timestamp, outcome: Outcome) {
+        let attempt = order.history.next_attempt(self.stage.stage);
+        let outcome = RecordedOutcome {
+            entered_at,
+            finished_at: self.clock.now(),
+            worker: self.worker.clone(),
+            decision: decide(self.stage.stage, outcome, attempt, &self.stage.retry, rand::random()),
+        };
+        self.hand_on(Finished { order, ticket, outcome, is_recorded: false }).await;
+    }
+
+    async fn hand_on(&self, finished: Finished) {
+        // A closed channel means that the process is going down: the order's ticket is dropped, and it comes again.
+        let _ = self.finished.send(finished).await;
+    }
+}

@@ -1,0 +1,239 @@
+//! The in-flight store in Redis: the suite, and what only Redis can get wrong.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fred::interfaces::LuaInterface;
+use fred::prelude::{Builder, Client, ClientLike, Config, HashesInterface, KeysInterface};
+use ordering::adapters::redis::{RedisInFlight, RedisOptions};
+use ordering::domain::{OrderRecord, Stage};
+use ordering::ports::{Begun, InFlight, Recorded};
+
+use super::in_flight::Subject;
+use crate::support::{
+    DEADLINE, after, closed_port, completed, done, namespace, now, order, orders, server_url, worker,
+};
+
+const URL: &str = "ORDERING_REDIS_URL";
+
+super::in_flight::suite!(super::redis::subject);
+
+/// A store of its own in the Redis of the environment.
+pub async fn subject() -> Option<Subject> {
+    let store = Store::start().await?;
+    let (client, namespace) = (store.client.clone(), store.namespace.clone());
+    Some(Subject {
+        in_flight: store.in_flight,
+        wipe: Some(Box::new(move || {
+            let (client, namespace) = (client.clone(), namespace.clone());
+            Box::pin(async move { wipe(&client, &namespace).await })
+        })),
+        holds: Box::new(()),
+    })
+}
+
+/// The store, and a look at what is in Redis beside it.
+struct Store {
+    in_flight: Arc<RedisInFlight>,
+    client: Client,
+    namespace: String,
+}
+
+impl Store {
+    async fn start() -> Option<Store> {
+        let url = server_url(URL)?;
+        let namespace = namespace();
+        // Tests share two cores with servers and compilers: a slow answer is no failure here.
+        let options = RedisOptions { timeout: Duration::from_secs(10), ..RedisOptions::new(&url, &namespace) };
+        let in_flight = Arc::new(RedisInFlight::start(options).unwrap());
+        reachable(&in_flight).await;
+        let client = Builder::from_config(Config::from_url(&url).unwrap()).build().unwrap();
+        client.init().await.unwrap();
+        Some(Store { in_flight, client, namespace })
+    }
+
+    fn key(&self, order: &OrderRecord) -> String {
+        format!("{}:o:{}", self.namespace, order.id)
+    }
+
+    async fn time_to_live(&self, order: &OrderRecord) -> Duration {
+        let ms: i64 = self.client.pttl(self.key(order)).await.unwrap();
+        Duration::from_millis(u64::try_from(ms).expect("a time to live"))
+    }
+
+    async fn begin(&self, stage: Stage, order: &OrderRecord) -> Begun {
+        let orders = std::slice::from_ref(order);
+        self.in_flight.begin(stage, &worker("worker-1"), now(), orders).await.unwrap().remove(0)
+    }
+
+    async fn put(&self, order: &OrderRecord) {
+        self.in_flight.put(std::slice::from_ref(order)).await.unwrap();
+    }
+}
+
+/// Waits until the store answers.
+async fn reachable(in_flight: &RedisInFlight) {
+    let deadline = Instant::now() + DEADLINE;
+    while let Err(unavailable) = in_flight.check().await {
+        assert!(Instant::now() < deadline, "{unavailable}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn wipe(client: &Client, namespace: &str) {
+    let script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end";
+    let pattern = format!("{namespace}:*");
+    client.eval::<(), _, _, _>(script, None, pattern).await.unwrap();
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[tokio::test]
+async fn records_go_30_days_after_they_were_put_and_a_minute_after_their_end() {
+    let Some(store) = Store::start().await else {
+        return;
+    };
+    let order = order();
+    store.put(&order).await;
+    let in_flight = store.time_to_live(&order).await;
+    assert!(in_flight > 29 * DAY && in_flight <= 30 * DAY, "{in_flight:?}");
+
+    let ended = [completed(&order)];
+    store.in_flight.end(&ended).await.unwrap();
+    let ended = store.time_to_live(&order).await;
+    assert!(ended > Duration::from_secs(50) && ended <= Duration::from_secs(60), "{ended:?}");
+
+    let again = OrderRecord { passage: 2, ..order };
+    store.put(&again).await;
+    assert!(store.time_to_live(&again).await > 29 * DAY);
+}
+
+#[tokio::test]
+async fn an_order_that_takes_long_has_its_record_renewed() {
+    let Some(store) = Store::start().await else {
+        return;
+    };
+    let (young, mut old) = (order(), order());
+    old.placed_at = ordering::domain::Timestamp::from_millis(now().as_millis() - 2 * 86_400_000);
+    for order in [&young, &old] {
+        store.put(order).await;
+        let _: bool = store.client.pexpire(store.key(order), 5 * 86_400_000, None).await.unwrap();
+        store.begin(Stage::Scheduling, order).await;
+    }
+    assert!(store.time_to_live(&young).await <= 5 * DAY);
+    assert!(store.time_to_live(&old).await > 29 * DAY);
+}
+
+#[tokio::test]
+async fn scripts_that_redis_forgot_are_loaded_again() {
+    let Some(store) = Store::start().await else {
+        return;
+    };
+    let order = order();
+    store.put(&order).await;
+    store.client.script_flush(false).await.unwrap();
+    assert_eq!(store.begin(Stage::Scheduling, &order).await, Begun::Fresh { deliveries: 1 });
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_harms_only_its_own_order() {
+    let Some(store) = Store::start().await else {
+        return;
+    };
+    let orders = orders(3);
+    let _: () = store.client.set(store.key(&orders[1]), "no hash", None, None, false).await.unwrap();
+    store.in_flight.put(&orders[..1]).await.unwrap();
+    store.in_flight.put(&orders[2..]).await.unwrap();
+
+    let found = store.in_flight.find(orders[1].id).await.unwrap();
+    assert_eq!(found, None);
+    let begun = store.in_flight.begin(Stage::Scheduling, &worker("w"), now(), &orders).await.unwrap();
+    let fresh = Begun::Fresh { deliveries: 1 };
+    assert_eq!(begun, [fresh.clone(), Begun::Absent, fresh.clone()]);
+    let outcomes: Vec<_> = orders.iter().map(|order| (order, done(Stage::Scheduling))).collect();
+    let recorded = store.in_flight.record(Stage::Scheduling, &outcomes).await.unwrap();
+    assert_eq!(recorded, [Recorded::First, Recorded::Absent, Recorded::First]);
+    store.in_flight.end(&[completed(&orders[1])]).await.unwrap();
+
+    store.put(&orders[1]).await;
+    assert_eq!(store.begin(Stage::Scheduling, &orders[1]).await, fresh);
+}
+
+#[tokio::test]
+async fn a_record_without_its_content_counts_as_absent() {
+    let Some(store) = Store::start().await else {
+        return;
+    };
+    let order = order();
+    store.put(&order).await;
+    store.begin(Stage::Scheduling, &order).await;
+    let _: () = store.client.hdel(store.key(&order), "o").await.unwrap();
+
+    assert_eq!(store.in_flight.find(order.id).await.unwrap(), None);
+    assert_eq!(store.begin(Stage::Scheduling, &order).await, Begun::Absent);
+    store.put(&order).await;
+    assert_eq!(store.begin(Stage::Scheduling, &order).await, Begun::Fresh { deliveries: 1 });
+}
+
+#[tokio::test]
+async fn a_record_nobody_can_read_counts_as_absent() {
+    let Some(store) = Store::start().await else {
+        return;
+    };
+    let order = order();
+    store.put(&order).await;
+    let _: () = store.client.hset(store.key(&order), ("o", "{\"v\":9")).await.unwrap();
+    assert_eq!(store.in_flight.find(order.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_largest_progress_is_counted_exactly() {
+    let Some(store) = Store::start().await else {
+        return;
+    };
+    // Lua prints numbers of this size as 7.99999e+12: what it compares must have been written as it came.
+    let mut order = after(&order(), &[Stage::Scheduling, Stage::PreProcessing]);
+    order.passage = 10_000_000;
+    store.put(&order).await;
+    assert_eq!(store.begin(Stage::Processing, &order).await, Begun::Fresh { deliveries: 1 });
+    let outcomes = [(&order, done(Stage::Processing))];
+    for expected in [Recorded::First, Recorded::Earlier(outcomes[0].1.clone())] {
+        let recorded = store.in_flight.record(Stage::Processing, &outcomes).await;
+        assert_eq!(recorded.unwrap(), [expected]);
+    }
+}
+
+#[tokio::test]
+async fn without_redis_calls_fail_at_once() {
+    let url = format!("redis://:secret@127.0.0.1:{}", closed_port());
+    let options = RedisOptions::new(url, namespace());
+    let timeout = options.timeout;
+    let in_flight = RedisInFlight::start(options).unwrap();
+    let orders = orders(2);
+    let started = Instant::now();
+    for _ in 0..20 {
+        let error = in_flight.put(&orders).await.unwrap_err();
+        assert_eq!(error.part, "Redis");
+        assert!(!error.to_string().contains("secret"), "{error}");
+        assert!(in_flight.find(orders[0].id).await.is_err());
+        assert!(in_flight.check().await.is_err());
+    }
+    assert!(started.elapsed() < timeout * 2, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_silent_redis_costs_one_timeout_not_one_for_each_call() {
+    // It takes connections and never says a word.
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let options = RedisOptions { timeout: Duration::from_millis(200), ..RedisOptions::new(url, namespace()) };
+    let in_flight = RedisInFlight::start(options).unwrap();
+    let orders = orders(2);
+    let started = Instant::now();
+    for _ in 0..50 {
+        assert!(in_flight.put(&orders).await.is_err());
+    }
+    let elapsed = started.elapsed();
+    assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
+    drop(listener);
+}

@@ -1,0 +1,286 @@
+//! Real orders through the whole program, on both back ends, the roles in processes of their own, and killed in the
+//! middle of their work.
+
+#[path = "support/system.rs"]
+mod system;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use system::{System, all_ended, assert_completed, assert_same, http, place, place_all, returned_orders, valid_orders};
+
+/// The settings of a slow stage, so that there is a middle to be killed in.
+const SLOW: [&str; 4] = ["--set", "stages.processing.handler=simulated", "--set", "stages.processing.delay=300ms"];
+
+/// What the program needs to use a back end, and a way to count what it has archived.
+enum BackEnd {
+    Embedded(tempfile::TempDir),
+    Servers { namespace: String, urls: [String; 3] },
+}
+
+impl BackEnd {
+    fn embedded() -> BackEnd {
+        BackEnd::Embedded(tempfile::tempdir().unwrap())
+    }
+
+    /// `None` where there are no servers and none were promised.
+    fn servers() -> Option<BackEnd> {
+        let names = ["ORDERING_AMQP_URLS", "ORDERING_REDIS_URL", "ORDERING_POSTGRES_URL"];
+        let urls = names.map(|name| std::env::var(name).ok());
+        let [Some(amqp), Some(redis), Some(postgres)] = urls else {
+            assert_ne!(std::env::var("ORDERING_TEST_SERVERS").as_deref(), Ok("1"), "servers were promised");
+            eprintln!("skipped: no servers");
+            return None;
+        };
+        let namespace = format!("e2e_{}", uuid::Uuid::now_v7().simple());
+        Some(BackEnd::Servers { namespace, urls: [amqp, redis, postgres] })
+    }
+
+    fn args(&self) -> Vec<&str> {
+        match self {
+            BackEnd::Embedded(folder) => vec!["--data-dir", folder.path().to_str().unwrap()],
+            BackEnd::Servers { namespace, urls: [amqp, redis, postgres] } => vec![
+                "--backend",
+                "servers",
+                "--namespace",
+                namespace,
+                "--amqp-urls",
+                amqp,
+                "--redis-url",
+                redis,
+                "--postgres-url",
+                postgres,
+            ],
+        }
+    }
+
+    fn role<'a>(&'a self, role: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        [&[role][..], &self.args(), more].concat()
+    }
+
+    fn start(&self, role: &str, more: &[&str]) -> System {
+        System::start(&self.role(role, more))
+    }
+
+    /// Starts `all` in one process, or the roles in a process each.
+    fn start_roles(&self, more: &[&str]) -> (System, Vec<System>) {
+        match self {
+            BackEnd::Embedded(_) => (self.start("all", more), Vec::new()),
+            BackEnd::Servers { .. } => {
+                let stages = ["scheduling", "pre-processing", "processing", "post-processing"];
+                let worker = |stage| System::start_silent(&self.role("worker", &[&["--stage", stage], more].concat()));
+                (self.start("api", &[]), stages.map(worker).into())
+            }
+        }
+    }
+
+    /// Rows in the archive, whatever the program says.
+    async fn archived(&self) -> usize {
+        let count: i64 = match self {
+            BackEnd::Embedded(folder) => {
+                let file = Path::new(folder.path()).join("ordering.db");
+                let database = rusqlite::Connection::open(file).unwrap();
+                database.query_row("SELECT count(*) FROM archive", [], |row| row.get(0)).unwrap()
+            }
+            BackEnd::Servers { namespace, urls: [_, _, postgres] } => {
+                let (client, connection) = tokio_postgres::connect(postgres, tokio_postgres::NoTls).await.unwrap();
+                tokio::spawn(connection);
+                let query = format!("SELECT count(*) FROM \"{namespace}\".archive");
+                client.query_one(&query, &[]).await.unwrap().get(0)
+            }
+        };
+        usize::try_from(count).unwrap()
+    }
+}
+
+async fn real_orders_come_back_completed_and_returns_are_refused(back_end: BackEnd) {
+    let (api, _workers) = back_end.start_roles(&[]);
+    let orders = valid_orders();
+    let ids = place_all(&api.url, &orders).await;
+    for (placed, shown) in orders.iter().zip(all_ended(&api.url, &ids).await) {
+        assert_same(placed, &shown);
+        assert_completed(&shown);
+    }
+    let client = http();
+    for order in returned_orders() {
+        let answer = client.post(format!("{}/v1/orders", api.url)).json(&order).send().await.unwrap();
+        assert_eq!(answer.status(), 422);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let problem: Value = answer.json().await.unwrap();
+        let named: Vec<&str> =
+            problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect();
+        let wrong: Vec<String> = order["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .enumerate()
+            .filter(|(_, item)| item["quantity"].as_i64().unwrap() < 1)
+            .map(|(n, _)| format!("/items/{n}/quantity"))
+            .collect();
+        assert!(!wrong.is_empty());
+        assert_eq!(named, wrong);
+    }
+    assert_eq!(back_end.archived().await, orders.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_real_orders_come_back_completed_and_returns_are_refused() {
+    real_orders_come_back_completed_and_returns_are_refused(BackEnd::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_real_orders_come_back_completed_and_returns_are_refused() {
+    if let Some(back_end) = BackEnd::servers() {
+        real_orders_come_back_completed_and_returns_are_refused(back_end).await;
+    }
+}
+
+async fn with_failures_the_sums_match(back_end: BackEnd) {
+    let settings: Vec<String> = ["scheduling", "pre-processing", "processing", "post-processing"]
+        .iter()
+        .flat_map(|stage| {
+            [
+                format!("stages.{stage}.handler=simulated"),
+                format!("stages.{stage}.delay=5ms"),
+                format!("stages.{stage}.failure_rate=0.05"),
+            ]
+        })
+        .collect();
+    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting.as_str()]).collect();
+    let (api, _workers) = back_end.start_roles(&settings);
+    let orders = valid_orders();
+    let ids = place_all(&api.url, &orders).await;
+    let (mut completed, mut failed) = (0, 0);
+    for (placed, shown) in orders.iter().zip(all_ended(&api.url, &ids).await) {
+        assert_same(placed, &shown);
+        if shown["status"] == "completed" {
+            assert_completed(&shown);
+            completed += 1;
+            continue;
+        }
+        assert_eq!(shown["status"], "failed");
+        let last = shown["steps"].as_array().unwrap().last().unwrap();
+        assert_eq!(last["outcome"], "rejected");
+        assert_eq!(shown["failure"]["stage"], last["stage"]);
+        assert_eq!(shown["failure"]["reason"], "simulated failure");
+        assert_eq!(shown["finished_at"], last["finished_at"]);
+        failed += 1;
+    }
+    assert_eq!(completed + failed, orders.len());
+    // 1 - 0.95^4 = 18.5 % of 438 are 81; five standard deviations of 8 on either side.
+    assert!((41..=121).contains(&failed), "{failed} failed");
+    assert_eq!(back_end.archived().await, orders.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_with_failures_the_sums_match() {
+    with_failures_the_sums_match(BackEnd::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_with_failures_the_sums_match() {
+    if let Some(back_end) = BackEnd::servers() {
+        with_failures_the_sums_match(back_end).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_survives_kills_in_the_middle_of_its_work() {
+    let back_end = BackEnd::embedded();
+    let orders = valid_orders();
+    let (first, second) = orders.split_at(orders.len() / 2);
+    let mut system = back_end.start("all", &SLOW);
+    let mut ids = place_all(&system.url, first).await;
+    for _ in 0..3 {
+        system.kill();
+        system = back_end.start("all", &SLOW);
+    }
+    ids.extend(place_all(&system.url, second).await);
+    system.kill();
+    let system = back_end.start("all", &SLOW);
+    for (placed, shown) in orders.iter().zip(all_ended(&system.url, &ids).await) {
+        assert_same(placed, &shown);
+        assert_completed(&shown);
+    }
+    assert_eq!(back_end.archived().await, orders.len());
+}
+
+/// Those that were answered are there; those whose answer was lost may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_keeps_what_it_accepted_when_it_is_killed_while_taking_orders() {
+    let back_end = BackEnd::embedded();
+    let orders = valid_orders();
+    let system = back_end.start("all", &[]);
+    let (client, url) = (http(), system.url.clone());
+    let placing = tokio::spawn(async move {
+        let mut accepted = Vec::new();
+        for some in orders.chunks(16) {
+            let placed = futures_util::future::join_all(some.iter().map(|order| place(&client, &url, order))).await;
+            let gone = placed.iter().all(Result::is_err);
+            accepted.extend(placed.into_iter().flatten());
+            if gone {
+                break;
+            }
+        }
+        accepted
+    });
+    while back_end.archived().await < 40 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    system.kill();
+    let accepted = placing.await.unwrap();
+    let system = back_end.start("all", &[]);
+    for shown in all_ended(&system.url, &accepted).await {
+        assert_completed(&shown);
+    }
+    let archived = back_end.archived().await;
+    assert!((accepted.len()..=accepted.len() + 16).contains(&archived), "{archived} of {}", accepted.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_survive_kills_of_workers_in_the_middle_of_their_work() {
+    let Some(back_end) = BackEnd::servers() else { return };
+    let (api, mut workers) = back_end.start_roles(&SLOW);
+    let orders = valid_orders();
+    let (first, second) = orders.split_at(orders.len() / 2);
+    let mut ids = place_all(&api.url, first).await;
+    for (n, stage) in ["scheduling", "pre-processing", "processing", "post-processing"].into_iter().enumerate() {
+        let again = System::start_silent(&back_end.role("worker", &[&["--stage", stage], &SLOW[..]].concat()));
+        std::mem::replace(&mut workers[n], again).kill();
+    }
+    ids.extend(place_all(&api.url, second).await);
+    for (placed, shown) in orders.iter().zip(all_ended(&api.url, &ids).await) {
+        assert_same(placed, &shown);
+        assert_completed(&shown);
+    }
+    assert_eq!(back_end.archived().await, orders.len());
+}
+
+async fn a_stop_loses_nothing_and_a_start_goes_on(back_end: BackEnd) {
+    let slow = ["--set", "stages.scheduling.handler=simulated", "--set", "stages.scheduling.delay=2s"];
+    let short = ["--set", "stop_timeout=1s"];
+    let orders = &valid_orders()[..50];
+    let system = back_end.start("all", &[&slow[..], &short].concat());
+    let ids = place_all(&system.url, orders).await;
+    // In the middle of the handlers' work, which takes longer than the stop may.
+    assert!(system.terminate().success(), "a stop is no failure");
+    let system = back_end.start("all", &[]);
+    for shown in all_ended(&system.url, &ids).await {
+        assert_completed(&shown);
+    }
+    assert!(system.terminate().success());
+    assert_eq!(back_end.archived().await, orders.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_a_stop_loses_nothing_and_a_start_goes_on() {
+    a_stop_loses_nothing_and_a_start_goes_on(BackEnd::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_a_stop_loses_nothing_and_a_start_goes_on() {
+    if let Some(back_end) = BackEnd::servers() {
+        a_stop_loses_nothing_and_a_start_goes_on(back_end).await;
+    }
+}

@@ -51,7 +51,7 @@ async fn a_full_disk_undoes_what_does_not_fit_and_passes() {
 }
 
 #[tokio::test]
-async fn a_full_disk_empties_again_by_working_off_what_is_queued() {
+async fn a_database_at_its_bound_empties_again_by_working_off_what_is_queued() {
     let folder = folder();
     let embedded = open(&folder);
     let queues = embedded.queues();

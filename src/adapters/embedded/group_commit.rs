@@ -87,6 +87,8 @@ impl Thread {
                 if !warned_lately {
                     tracing::warn!(%error, "writing to the database failed");
                     health.warned_at = Some(Instant::now());
+                    // On a full disk it may be the log that cannot grow, while the file has room for what is in it.
+                    self.copy_log("PASSIVE");
                 }
                 health.failure = Some(error);
             }
@@ -95,9 +97,13 @@ impl Thread {
 
     /// Copies the log into the file, so that `ordering.db` alone holds everything.
     pub(super) fn close(&mut self) {
-        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(error) = checkpoint {
-            // Nothing is lost: the log is read at the next start.
+        self.copy_log("TRUNCATE");
+    }
+
+    fn copy_log(&self, mode: &str) {
+        let pragma = format!("PRAGMA wal_checkpoint({mode})");
+        if let Err(error) = self.connection.query_row(&pragma, [], |_| Ok(())) {
+            // Nothing is lost: the log counts as it is, and is read at the next start.
             tracing::warn!(%error, "the log could not be copied into the database");
         }
     }

@@ -328,6 +328,8 @@ fn variables_of_others_are_left_alone() {
         ..Start::default()
     }
     .loaded();
+    let error = Start { environment: &[("ORDERING_PORT", "8080")], ..Start::default() }.error();
+    assert!(error.contains("ORDERING_PORT: no such setting"), "{error}");
     let error = Start { environment: &[("ORDERING_SERVERS", "x")], ..Start::default() }.error();
     assert!(error.ends_with("ORDERING_SERVERS: no such setting; did you mean `ORDERING_SERVER`?"), "{error}");
 }

@@ -34,12 +34,21 @@ struct Lost {
 #[must_use]
 pub(super) struct Admitted<'a> {
     reach: &'a Reach,
-    is_probe: bool,
+    /// Of a probe, why the server was taken to be out of reach.
+    last_failure: Option<String>,
+}
+
+impl Admitted<'_> {
+    /// For a probe that need not be sent: its server is still out of reach.
+    pub(super) fn still_lost(&self) -> Option<Unavailable> {
+        let reason = self.last_failure.as_ref()?;
+        Some(Unavailable::new(self.reach.part, reason))
+    }
 }
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        if !self.is_probe {
+        if self.last_failure.is_none() {
             return;
         }
         // A probe that was given up before it came to anything makes way for the next one.
@@ -71,7 +80,7 @@ impl Reach {
             }
             lost.is_probed = true;
         }
-        Ok(Admitted { reach: self, is_probe: lost.is_some() })
+        Ok(Admitted { reach: self, last_failure: lost.as_ref().map(|lost| lost.reason.clone()) })
     }
 
     /// The server answered, if only to refuse.

@@ -127,13 +127,15 @@ impl Server {
         &self.shown
     }
 
-    /// Sends an order. `key` makes it safe to send it again when the answer got lost.
-    pub async fn post(&self, order: Bytes, key: &str) -> Posted {
+    /// Sends an order, and waits for the answer no longer than `patience`. `key` makes it safe to send it again when
+    /// the answer got lost.
+    pub async fn post(&self, order: Bytes, key: &str, patience: Duration) -> Posted {
         let request = self
             .client
             .post(self.orders.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("Idempotency-Key", key)
+            .timeout(patience.min(REQUEST_TIMEOUT))
             .body(order);
         let (status, answer) = match self.exchange(request).await {
             Ok(answered) => answered,

@@ -71,67 +71,90 @@ where
     R: AsyncBufRead + Unpin,
 {
     let mut lines = BoundedLines::new(input, ORDER_BYTES_MAX);
-    // What came so far of one order that takes many lines, and the line it began in.
-    let mut open_order: Option<(u64, Vec<u8>)> = None;
-    let mut is_first = true;
-    let mut number = 0;
+    let mut orders = Orders::default();
     loop {
-        let line = match lines.next().await {
-            Ok(Some(line)) => line,
+        let found = match lines.next().await {
+            Ok(Some(line)) => orders.take(line),
             Ok(None) => break,
-            Err(error) => {
-                let _ = sender.send(Read::Broken(format!("reading failed: {error}"))).await;
-                return;
-            }
+            Err(error) => Found::Last(Read::Broken(format!("reading failed: {error}"))),
         };
-        number += 1;
         bytes_read.store(lines.bytes_read(), Ordering::Relaxed);
-        let text = match line {
-            Line::Whole(text) => text,
-            Line::TooLarge => {
-                let why = "larger than any server takes (16 MiB)";
-                is_first = false;
-                let unusable = Read::Unusable { line: number, why };
-                if sender.send(unusable).await.is_err() || open_order.is_some() {
-                    return;
-                }
-                continue;
-            }
+        let (read, is_last) = match found {
+            Found::Nothing => continue,
+            Found::Order(read) => (read, false),
+            Found::Last(read) => (read, true),
         };
-        let text = match text.strip_prefix(BYTE_ORDER_MARK) {
-            Some(rest) if number == 1 => rest,
-            _ => &text,
-        };
-        if let Some((began, order)) = &mut open_order {
-            if order.len() + text.len() > ORDER_BYTES_MAX {
-                let why = "no complete JSON, and with what follows it is too large to be one order";
-                let _ = sender.send(Read::Unusable { line: *began, why }).await;
-                return;
-            }
-            order.push(b'\n');
-            order.extend_from_slice(text);
-            continue;
-        }
-        let order = text.trim_ascii();
-        if order.is_empty() {
-            continue;
-        }
-        if is_first && is_beginning(order) {
-            open_order = Some((number, text.to_vec()));
-            continue;
-        }
-        is_first = false;
-        let json = Bytes::copy_from_slice(order);
-        if sender.send(Read::Order { line: number, json }).await.is_err() {
+        // Nobody receives any more: sending has stopped.
+        if sender.send(read).await.is_err() || is_last {
             return;
         }
     }
-    if let Some((line, order)) = open_order {
-        let read = match order.trim_ascii_start().starts_with(b"[") {
+    if let Some(read) = orders.end() {
+        let _ = sender.send(read).await;
+    }
+}
+
+/// Makes orders of lines.
+#[derive(Default)]
+struct Orders {
+    lines: u64,
+    /// Whether a line with something in it was seen.
+    has_begun: bool,
+    /// What came so far of one order that takes many lines, and the line it began in.
+    open: Option<(u64, Vec<u8>)>,
+}
+
+/// What a line brings.
+enum Found {
+    Nothing,
+    Order(Read),
+    /// After this nothing can be read.
+    Last(Read),
+}
+
+impl Orders {
+    fn take(&mut self, line: Line) -> Found {
+        self.lines += 1;
+        let line = match line {
+            Line::Whole(line) => Some(line),
+            Line::TooLarge => None,
+        };
+        if let Some((began, order)) = &mut self.open {
+            let Some(text) = line.filter(|line| order.len() + line.len() < ORDER_BYTES_MAX) else {
+                return Found::Last(Read::Unusable {
+                    line: *began,
+                    why: "no complete JSON, and with what follows it is too large to be one order",
+                });
+            };
+            order.push(b'\n');
+            order.extend_from_slice(&text);
+            return Found::Nothing;
+        }
+        let Some(text) = line else {
+            self.has_begun = true;
+            return Found::Order(Read::Unusable { line: self.lines, why: "larger than any server takes (16 MiB)" });
+        };
+        let order = match text.strip_prefix(BYTE_ORDER_MARK) {
+            Some(rest) if self.lines == 1 => rest.trim_ascii(),
+            _ => text.trim_ascii(),
+        };
+        if order.is_empty() {
+            return Found::Nothing;
+        }
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
+        if is_first && is_beginning(order) {
+            self.open = Some((self.lines, order.to_vec()));
+            return Found::Nothing;
+        }
+        Found::Order(Read::Order { line: self.lines, json: Bytes::copy_from_slice(order) })
+    }
+
+    fn end(self) -> Option<Read> {
+        let (line, order) = self.open?;
+        Some(match order.starts_with(b"[") {
             true => Read::Unusable { line, why: "an array; write one order in each line, as `jq -c '.[]' FILE` does" },
             false => Read::Order { line, json: order.into() },
-        };
-        let _ = sender.send(read).await;
+        })
     }
 }
 

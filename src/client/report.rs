@@ -54,9 +54,14 @@ impl Report {
             Form::Plain => format!("line {line}: {id} {status}"),
             Form::Json => json!({ "line": line, "id": id, "status": status }).to_string(),
         };
-        self.without_bar(|| {
+        let print = || {
             let _ = writeln!(stdout(), "{text}");
-        });
+        };
+        // Drawing the bar anew for each of many orders is slow; it only disturbs lines on its own terminal.
+        match stdout().is_terminal() {
+            true => self.without_bar(print),
+            false => print(),
+        }
     }
 
     pub fn error(&self, text: &str) {

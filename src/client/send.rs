@@ -12,6 +12,8 @@ use super::http::{Accepted, Posted, ProblemDocument, Server, Trouble};
 use super::report::Report;
 
 const WAIT_MIN: Duration = Duration::from_millis(100);
+/// For a request and its answer, even where there is no time left to try again.
+const PATIENCE_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What became of an order.
@@ -48,7 +50,9 @@ impl Sender {
         let deadline = Instant::now() + self.give_up_after;
         let mut wait = WAIT_MIN;
         loop {
-            let trouble = match self.server.post(order.clone(), &key).await {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            let patience = patience.max(PATIENCE_MIN);
+            let trouble = match self.server.post(order.clone(), &key, patience).await {
                 Posted::Accepted(accepted) => {
                     self.in_trouble.store(false, Ordering::Relaxed);
                     return Sent::Accepted(accepted);

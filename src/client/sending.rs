@@ -71,7 +71,11 @@ impl Sending {
         let mut under_way = JoinSet::new();
         let mut is_read = false;
         loop {
-            let takes_more = !is_read && !self.is_over && under_way.len() < at_once;
+            let is_more_to_come = !is_read && !self.is_over;
+            if !is_more_to_come && under_way.is_empty() {
+                break;
+            }
+            let takes_more = is_more_to_come && under_way.len() < at_once;
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(finished) = under_way.join_next(), if !under_way.is_empty() => self.finish(finished),
@@ -79,7 +83,6 @@ impl Sending {
                     Some(read) => self.begin(read, &mut under_way),
                     None => is_read = true,
                 },
-                else => break,
             }
             self.report.progress(input.bytes_read.load(Ordering::Relaxed), &self.tally);
         }

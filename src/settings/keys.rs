@@ -124,7 +124,7 @@ pub const KEYS: &[Key] = &[
     key("stages.<stage>.delay", duration(Duration::ZERO, secs(300)), "0s", "",
         "How long the simulated handler takes for an order."),
     key("stages.<stage>.failure_rate", Kind::Fraction, "0.0", "",
-        "How many of the simulated handler's calls ask for another attempt: 0 none, 1 all."),
+        "The share of orders that the simulated handler rejects: 0 none, 1 all."),
     key("stages.<stage>.at_once", whole(1, 100_000), "1000", "orders", "Orders in the hands of the handler at once, for each worker."),
     key("stages.<stage>.prefetch", whole(1, 10_000), "64", "messages",
         "Messages that a worker holds at once; each has up to `batch.orders_max` orders."),

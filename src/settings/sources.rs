@@ -1,6 +1,6 @@
 //! Where settings come from: a file, the environment, flags. Here they are only collected, with their origin.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -176,7 +176,7 @@ fn read_environment(environment: &[(OsString, OsString)], entries: &mut Vec<Entr
         let Some(variable) = variable.to_str() else {
             continue;
         };
-        if !variable.starts_with("ORDERING_") || is_of_others(variable) {
+        if !variable.starts_with("ORDERING_") || is_of_others(variable, value) {
             continue;
         }
         let Some((name, _)) = keys::all().find(|(name, _)| keys::variable(name) == variable) else {
@@ -193,7 +193,7 @@ fn read_environment(environment: &[(OsString, OsString)], entries: &mut Vec<Entr
 
 /// Variables that begin like settings and are none: those the command line reads, those of this repository's tests
 /// and scripts, and those that Kubernetes sets in every pod for a service named `ordering` or `ordering-…`.
-fn is_of_others(variable: &str) -> bool {
+fn is_of_others(variable: &str, value: &OsStr) -> bool {
     const OWN: &[&str] = &["ORDERING_CONFIG", "ORDERING_SERVER", "ORDERING_SERVERS_DIR"];
     let is_port = variable.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
     OWN.contains(&variable)
@@ -201,6 +201,7 @@ fn is_of_others(variable: &str) -> bool {
         || variable.ends_with("_SERVICE_HOST")
         || variable.ends_with("_SERVICE_PORT")
         || variable.contains("_SERVICE_PORT_")
-        || variable.ends_with("_PORT")
+        // Its value is a URL there; a number is somebody's idea of how to set the port of `listen`.
+        || (variable.ends_with("_PORT") && value.to_string_lossy().contains("://"))
         || is_port
 }

@@ -9,7 +9,7 @@ use ordering::ports::{Archive, Archived};
 use tokio_postgres::{Client, NoTls};
 
 use super::archive::Subject;
-use crate::support::{accepted, closed_port, completed, failed, namespace, order, orders, server_url};
+use crate::support::{accepted, closed_port, completed, eventually, failed, namespace, order, orders, server_url};
 
 const URL: &str = "ORDERING_POSTGRES_URL";
 
@@ -52,6 +52,33 @@ impl Schema {
 
     fn archive(&self) -> PostgresArchive {
         PostgresArchive::start(self.options()).unwrap()
+    }
+
+    /// An archive whose only connection can be told by its application's name, which is the schema's.
+    async fn archive_with_one_connection(&self) -> PostgresArchive {
+        self.archive().migrate().await.unwrap();
+        let options =
+            PostgresOptions { url: with_application_name(&self.url, &self.name), pool_max: 1, ..self.options() };
+        let archive = PostgresArchive::start(options).unwrap();
+        archive.check().await.unwrap();
+        archive
+    }
+
+    /// Has Postgres refuse to insert into the archive with this SQLSTATE when `condition` holds.
+    async fn refuse_inserts(&self, condition: &str, code: &str) {
+        let sql = "
+            CREATE FUNCTION {schema}.refuse_{code}() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF {condition} THEN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END IF;
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER refuse_{code} BEFORE INSERT ON {schema}.archive FOR EACH ROW
+            EXECUTE FUNCTION {schema}.refuse_{code}();";
+        let sql = sql
+            .replace("{schema}", &format!("\"{}\"", self.name))
+            .replace("{condition}", condition)
+            .replace("{code}", code);
+        self.client.batch_execute(&sql).await.unwrap();
     }
 
     /// The one value that `sql` asks for, `{schema}` in it replaced.
@@ -196,22 +223,12 @@ async fn connections_that_the_server_ended_are_replaced() {
     let Some(schema) = Schema::new().await else {
         return;
     };
-    let options = PostgresOptions { url: with_application_name(&schema.url, &schema.name), ..schema.options() };
-    let archive = PostgresArchive::start(options).unwrap();
-    archive.migrate().await.unwrap();
-    archive.check().await.unwrap();
-    let sql = format!(
-        "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity WHERE application_name = '{}'",
-        schema.name
-    );
-    assert_eq!(schema.value(&sql).await.as_deref(), Some("1"));
-
+    let archive = schema.archive_with_one_connection().await;
+    let sql = "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity WHERE application_name = '{name}'";
+    let ended = schema.value(&sql.replace("{name}", &schema.name)).await;
+    assert_eq!(ended.as_deref(), Some("1"));
     // Whether the one call that finds out fails or not, those after it work.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while let Err(error) = archive.check().await {
-        assert!(Instant::now() < deadline, "{error}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(async || archive.check().await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -219,32 +236,33 @@ async fn connections_to_a_server_that_takes_no_writes_are_dropped() {
     let Some(schema) = Schema::new().await else {
         return;
     };
-    let options =
-        PostgresOptions { url: with_application_name(&schema.url, &schema.name), pool_max: 1, ..schema.options() };
-    let archive = PostgresArchive::start(options).unwrap();
-    archive.migrate().await.unwrap();
-    let pid = "SELECT pid::text FROM pg_stat_activity WHERE application_name = '{name}'";
-    let pid = pid.replace("{name}", &schema.name);
-    archive.check().await.unwrap();
-    let before = schema.value(&pid).await;
+    let archive = schema.archive_with_one_connection().await;
+    let sql = "SELECT min(pid)::text FROM pg_stat_activity WHERE application_name = '{name}'";
+    let pid = schema.value(&sql.replace("{name}", &schema.name)).await;
 
     // As on a primary that was demoted.
-    let demote = format!(
-        "CREATE FUNCTION \"{0}\".demoted() RETURNS trigger LANGUAGE plpgsql AS \
-         $$ BEGIN RAISE EXCEPTION 'cannot execute INSERT' USING ERRCODE = '25006'; END $$; \
-         CREATE TRIGGER demoted BEFORE INSERT ON \"{0}\".archive EXECUTE FUNCTION \"{0}\".demoted()",
-        schema.name
-    );
-    schema.client.batch_execute(&demote).await.unwrap();
+    schema.refuse_inserts("true", "25006").await;
     assert!(archive.archive(&[completed(&order())]).await.is_err());
-    let promote = format!("DROP TRIGGER demoted ON \"{0}\".archive", schema.name);
-    schema.client.batch_execute(&promote).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while archive.archive(&[completed(&order())]).await.is_err() {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let sql = "SELECT count(*)::text FROM pg_stat_activity WHERE pid = {pid}";
+    let sql = sql.replace("{pid}", &pid.expect("a connection"));
+    eventually(async || schema.value(&sql).await.as_deref() == Some("0")).await;
+}
+
+#[tokio::test]
+async fn a_statement_that_lost_against_another_is_run_again() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let archive = schema.archive_with_one_connection().await;
+    for code in ["40P01", "40001"] {
+        let sequence = format!("CREATE SEQUENCE \"{}\".s{code}", schema.name);
+        schema.client.batch_execute(&sequence).await.unwrap();
+        // Sequences are not rolled back: only the first time is refused.
+        let is_first = format!("nextval('\"{}\".s{code}') = 1", schema.name);
+        schema.refuse_inserts(&is_first, code).await;
+        let order = completed(&order());
+        assert_eq!(archive.archive(&[order]).await.unwrap(), [Archived::Now]);
     }
-    assert_ne!(schema.value(&pid).await, before);
 }
 
 fn with_application_name(url: &str, name: &str) -> String {

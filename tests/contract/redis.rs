@@ -11,7 +11,7 @@ use ordering::ports::{Begun, InFlight, Recorded};
 
 use super::in_flight::Subject;
 use crate::support::{
-    DEADLINE, after, closed_port, completed, done, namespace, now, order, orders, server_url, worker,
+    after, closed_port, completed, done, eventually, namespace, now, order, orders, server_url, worker,
 };
 
 const URL: &str = "ORDERING_REDIS_URL";
@@ -46,7 +46,7 @@ impl Store {
         // Tests share two cores with servers and compilers: a slow answer is no failure here.
         let options = RedisOptions { timeout: Duration::from_secs(10), ..RedisOptions::new(&url, &namespace) };
         let in_flight = Arc::new(RedisInFlight::start(options).unwrap());
-        reachable(&in_flight).await;
+        eventually(async || in_flight.check().await.is_ok()).await;
         let client = Builder::from_config(Config::from_url(&url).unwrap()).build().unwrap();
         client.init().await.unwrap();
         Some(Store { in_flight, client, namespace })
@@ -68,15 +68,6 @@ impl Store {
 
     async fn put(&self, order: &OrderRecord) {
         self.in_flight.put(std::slice::from_ref(order)).await.unwrap();
-    }
-}
-
-/// Waits until the store answers.
-async fn reachable(in_flight: &RedisInFlight) {
-    let deadline = Instant::now() + DEADLINE;
-    while let Err(unavailable) = in_flight.check().await {
-        assert!(Instant::now() < deadline, "{unavailable}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -191,7 +182,7 @@ async fn the_largest_progress_is_counted_exactly() {
     let Some(store) = Store::start().await else {
         return;
     };
-    // Lua prints numbers of this size as 7.99999e+12: what it compares must have been written as it came.
+    // Numbers of 13 digits, which Lua itself would print as 8e+12.
     let mut order = after(&order(), &[Stage::Scheduling, Stage::PreProcessing]);
     order.passage = 10_000_000;
     store.put(&order).await;

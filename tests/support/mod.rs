@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "every test program takes what it needs")]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ordering::domain::{Decision, Delay, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
 use ordering::ports::{Clock, SystemClock};
@@ -29,6 +29,15 @@ pub fn server_url(name: &str) -> Option<String> {
     );
     eprintln!("skipped: no servers ({name} is not set)");
     None
+}
+
+/// Waits until `holds` does.
+pub async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not in {DEADLINE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A port of this machine on which nobody listens.

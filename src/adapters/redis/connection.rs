@@ -15,10 +15,12 @@ use fred::types::config::{
 };
 use fred::types::{InfoKind, Key, Value};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{PART, RedisOptions};
-use crate::adapters::reach::Reach;
+use crate::adapters::reach::{Admitted, Reach};
 use crate::ports::Unavailable;
 
 /// How long opening a connection may take.
@@ -54,21 +56,30 @@ pub fn parse_url(url: &str) -> Result<Config, String> {
 /// A script, and its name in Redis once it was loaded there.
 pub(super) struct Script {
     source: &'static str,
+    /// Whether a Redis that is full refuses it.
+    takes_memory: bool,
     sha: OnceLock<String>,
 }
 
 impl Script {
-    pub(super) const fn new(source: &'static str) -> Script {
-        Script { source, sha: OnceLock::new() }
+    pub(super) const fn that_takes_memory(source: &'static str) -> Script {
+        Script { source, takes_memory: true, sha: OnceLock::new() }
+    }
+
+    pub(super) const fn that_frees_memory(source: &'static str) -> Script {
+        Script { source, takes_memory: false, sha: OnceLock::new() }
     }
 }
 
 pub(super) struct Connection {
     pool: Pool,
     options: Options,
+    timeout: Duration,
     reach: Arc<Reach>,
     /// The last write was refused by a Redis that answers: out of memory, read-only.
     is_refused: AtomicBool,
+    /// Whether the first attempt to connect has come to something, good or bad.
+    is_settled: watch::Sender<bool>,
     /// Ends with it.
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -100,11 +111,12 @@ impl Connection {
             .map_err(|error| error.details().to_owned())?;
 
         let reach = Arc::new(Reach::new(PART, address));
+        let is_settled = watch::Sender::new(false);
         let mut tasks = Vec::new();
         for client in pool.clients() {
             tasks.push(tokio::spawn(keep_connected(client.clone(), reach.clone())));
-            let watch = watch(client.clone(), pool.clone(), reach.clone());
-            tasks.push(tokio::spawn(watch));
+            let observe = observe(client.clone(), pool.clone(), reach.clone(), is_settled.clone());
+            tasks.push(tokio::spawn(observe));
         }
         Ok(Connection {
             pool,
@@ -115,8 +127,10 @@ impl Connection {
                 max_attempts: Some(1),
                 ..Options::default()
             },
+            timeout: options.timeout,
             reach,
             is_refused: AtomicBool::new(false),
+            is_settled,
             _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect(),
         })
     }
@@ -128,11 +142,11 @@ impl Connection {
         keys: Vec<Key>,
         arguments: Vec<Value>,
     ) -> Result<Value, Unavailable> {
-        let _admitted = self.reach.admit()?;
+        let _admitted = self.admit().await?;
         match self.evaluate(script, keys, arguments).await {
             Ok(value) => {
                 self.reach.works();
-                if self.is_refused.swap(false, Ordering::Relaxed) {
+                if script.takes_memory && self.is_refused.swap(false, Ordering::Relaxed) {
                     tracing::info!("Redis takes writes again");
                 }
                 Ok(value)
@@ -160,7 +174,7 @@ impl Connection {
 
     /// The fields of a hash; `None` if there is none, or something else.
     pub(super) async fn hash(&self, key: Key) -> Result<Option<HashMap<String, Bytes>>, Unavailable> {
-        let _admitted = self.reach.admit()?;
+        let _admitted = self.admit().await?;
         let fields: Result<HashMap<String, Bytes>, Error> = self.client().hgetall(key).await;
         match fields {
             Ok(fields) => {
@@ -176,7 +190,7 @@ impl Connection {
     }
 
     pub(super) async fn ping(&self) -> Result<(), Unavailable> {
-        let _admitted = self.reach.admit()?;
+        let _admitted = self.admit().await?;
         match self.client().ping::<Value>(None).await {
             Ok(_) => {
                 self.reach.works();
@@ -191,6 +205,23 @@ impl Connection {
         self.client().info(Some(InfoKind::Memory)).await
     }
 
+    async fn admit(&self) -> Result<Admitted<'_>, Unavailable> {
+        if !*self.is_settled.borrow() {
+            // Just started: no reason to cry wolf before the first timeout is over.
+            let mut is_settled = self.is_settled.subscribe();
+            if timeout(self.timeout, is_settled.wait_for(|is_settled| *is_settled)).await.is_err() {
+                self.is_settled.send_replace(true);
+                return Err(self.reach.failed("no connection in time"));
+            }
+        }
+        let admitted = self.reach.admit()?;
+        // A probe without a connection would wait its timeout for one.
+        match admitted.still_lost() {
+            Some(unavailable) if !is_any_connected(&self.pool) => Err(unavailable),
+            Some(_) | None => Ok(admitted),
+        }
+    }
+
     fn client(&self) -> WithOptions<Client> {
         self.pool.next_connected().with_options(&self.options)
     }
@@ -203,7 +234,8 @@ impl Connection {
             // It answers, if only to refuse: no reason not to ask again.
             _ => {
                 self.reach.works();
-                let reason = error.details();
+                // Past this follow the script's hash and line.
+                let reason = error.details().split(" script: ").next().unwrap_or_default();
                 if !self.is_refused.swap(true, Ordering::Relaxed) {
                     tracing::warn!(reason, "Redis refuses");
                 }
@@ -225,7 +257,7 @@ async fn keep_connected(client: Client, reach: Arc<Reach>) {
 }
 
 /// Learns of lost and new connections as they happen, so that calls need not find out by waiting.
-async fn watch(client: Client, pool: Pool, reach: Arc<Reach>) {
+async fn observe(client: Client, pool: Pool, reach: Arc<Reach>, is_settled: watch::Sender<bool>) {
     let mut errors = client.error_rx();
     let mut is_connected = false;
     loop {
@@ -234,14 +266,16 @@ async fn watch(client: Client, pool: Pool, reach: Arc<Reach>) {
                 is_connected = connected.is_ok();
                 if is_connected {
                     reach.works();
+                    is_settled.send_replace(true);
                 }
             }
             error = errors.recv() => match error {
                 Ok((error, _)) => {
                     is_connected = client.is_connected();
                     // One connection of several is nobody's loss.
-                    if !pool.clients().iter().any(Client::is_connected) {
+                    if !is_any_connected(&pool) {
                         reach.failed(describe(&error));
+                        is_settled.send_replace(true);
                     }
                 }
                 Err(RecvError::Lagged(_)) => {}
@@ -251,10 +285,20 @@ async fn watch(client: Client, pool: Pool, reach: Arc<Reach>) {
     }
 }
 
+fn is_any_connected(pool: &Pool) -> bool {
+    pool.clients().iter().any(Client::is_connected)
+}
+
 fn describe(error: &Error) -> String {
     match error.kind() {
         ErrorKind::Timeout => "no answer in time".into(),
         ErrorKind::Canceled => "not connected".into(),
+        ErrorKind::IO => {
+            // It is the debug form of an `io::Error`: what a reader wants is its message.
+            let message = error.details().split("message: \"").nth(1);
+            let message = message.and_then(|rest| rest.split('"').next());
+            message.unwrap_or(error.details()).to_owned()
+        }
         _ => error.details().to_owned(),
     }
 }

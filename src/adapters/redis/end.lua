@@ -13,8 +13,9 @@ for i, key in ipairs(KEYS) do
       -- The whole passage went by without this record: the archive has what it lacks.
       redis.call('DEL', key)
     elseif passage == known and not found[2] then
-      redis.call('HSET', key, 'x', steps)
+      -- In this order: a full Redis would refuse a script whose first write takes memory, and ends are what frees it.
       redis.call('PEXPIRE', key, ttl)
+      redis.call('HSET', key, 'x', steps)
     end
   end
 end

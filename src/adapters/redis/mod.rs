@@ -76,10 +76,10 @@ impl RedisOptions {
     }
 }
 
-static PUT: Script = Script::new(include_str!("put.lua"));
-static BEGIN: Script = Script::new(include_str!("begin.lua"));
-static RECORD: Script = Script::new(include_str!("record.lua"));
-static END: Script = Script::new(include_str!("end.lua"));
+static PUT: Script = Script::that_takes_memory(include_str!("put.lua"));
+static BEGIN: Script = Script::that_takes_memory(include_str!("begin.lua"));
+static RECORD: Script = Script::that_takes_memory(include_str!("record.lua"));
+static END: Script = Script::that_frees_memory(include_str!("end.lua"));
 
 /// The records of the orders in flight.
 pub struct RedisInFlight {

@@ -9,8 +9,11 @@ for i, key in ipairs(KEYS) do
   local found = redis.pcall('HMGET', key, 'g', 'x')
   local is_absent = found.err or redis.call('HEXISTS', key, 'o') == 0
   if is_absent then
-    -- Nobody else writes here: what has no content, or is no hash, is of no use to anybody.
-    redis.call('DEL', key)
+    -- Nobody else writes here: what has no content, or is no hash, is of no use to anybody. Only if there is something:
+    -- Redis looks at its memory only before a script's first write, and lets any script delete.
+    if redis.call('EXISTS', key) == 1 then
+      redis.call('DEL', key)
+    end
     found = {}
   end
   local given, known = tonumber(progress), tonumber(found[1]) or 0
@@ -19,7 +22,6 @@ for i, key in ipairs(KEYS) do
     if found[2] then
       redis.call('HDEL', key, 'x')
     end
-    -- Progress is written as it came: Lua would round large numbers when it prints them.
     redis.call('HSET', key, 'o', order, 'g', progress)
     redis.call('PEXPIRE', key, ttl)
   end

@@ -28,6 +28,8 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const GROUP_OPERATIONS_MAX: usize = 1024;
 /// How long an operation that nobody waits for may wait for company: a sync of the disk saved costs no one anything.
 const COMPANY_WAIT: Duration = Duration::from_millis(10);
+/// On a full disk small writes may succeed while large ones fail, many times a second: one line in that time is enough.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest sleep: so soon a change of the machine's clock is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -77,14 +79,16 @@ impl Thread {
         match outcome {
             Ok(()) => {
                 health.committed_at = Instant::now();
-                if health.failure.take().is_some() {
-                    tracing::info!("writing to the database works again");
-                }
+                health.failure = None;
             }
             Err(failure) => {
                 let error = Unavailable::from(failure.error.clone());
-                if health.failure.is_none() {
+                let warned_lately = health.warned_at.is_some_and(|at| at.elapsed() < WARN_INTERVAL);
+                if !warned_lately {
                     tracing::warn!(%error, "writing to the database failed");
+                    health.warned_at = Some(Instant::now());
+                    // On a full disk it may be the log that cannot grow, while the file has room for what is in it.
+                    self.copy_log("PASSIVE");
                 }
                 health.failure = Some(error);
             }
@@ -93,9 +97,13 @@ impl Thread {
 
     /// Copies the log into the file, so that `ordering.db` alone holds everything.
     pub(super) fn close(&mut self) {
-        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(error) = checkpoint {
-            // Nothing is lost: the log is read at the next start.
+        self.copy_log("TRUNCATE");
+    }
+
+    fn copy_log(&self, mode: &str) {
+        let pragma = format!("PRAGMA wal_checkpoint({mode})");
+        if let Err(error) = self.connection.query_row(&pragma, [], |_| Ok(())) {
+            // Nothing is lost: the log counts as it is, and is read at the next start.
             tracing::warn!(%error, "the log could not be copied into the database");
         }
     }

@@ -3,7 +3,9 @@
 //! # Layout
 //! A message brings the history up to the attempt it is for, recorded outcomes included. So a row needs to hold no more
 //! than that history and the one attempt after it (begun when, by whom, with which outcome), and `begin` replaces
-//! the lot. What the customer placed is written once, beside it.
+//! the lot. What the customer placed is written once, beside it. Measured with 30,000 orders of 600 bytes, in groups
+//! of 256, through four stages: 8.8 KiB written for each order; with events appended to the row 9.0, with a row for
+//! each event 12.7 (and 1.5 to 2 times the time), with the content in the same row 15.0.
 //!
 //! # Invariants
 //! - `progress` of a row only grows, but for a put or a step of a later passage over an order that has ended.

@@ -53,7 +53,7 @@ pub(super) fn next_ready_at(connection: &Connection) -> rusqlite::Result<Option<
         .map(|ms| ms.map(Timestamp::from_millis))
 }
 
-/// Moves up to `limit` messages whose time has come to their queues. What is to wait beyond `latest`, longer than any
+/// Moves messages whose time has come to their queues, about `limit` of them. What is to wait beyond `latest`, longer than any
 /// wait can be, was written before the machine's clock was put back, and has its time now.
 pub(super) fn move_ready(
     connection: &Connection,
@@ -61,14 +61,18 @@ pub(super) fn move_ready(
     latest: Timestamp,
     limit: u32,
 ) -> rusqlite::Result<Vec<Arrival>> {
-    let mut ready = connection.prepare_cached(
-        "SELECT id, source FROM delayed_messages WHERE ready_at <= ?1 OR ready_at > ?2 ORDER BY ready_at, id LIMIT ?3",
-    )?;
-    let ready = ready
-        .query_map(params![now.as_millis(), latest.as_millis(), limit], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
+    // Two searches of the index: one condition with OR would read all of it.
+    let mut ready: Vec<(i64, String)> = Vec::new();
+    for (sql, bound) in [
+        ("SELECT id, source FROM delayed_messages WHERE ready_at <= ?1 ORDER BY ready_at LIMIT ?2", now),
+        ("SELECT id, source FROM delayed_messages WHERE ready_at > ?1 ORDER BY ready_at LIMIT ?2", latest),
+    ] {
+        let mut select = connection.prepare_cached(sql)?;
+        let rows = select.query_map(params![bound.as_millis(), limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for row in rows {
+            ready.push(row?);
+        }
+    }
     let mut arrivals = Vec::with_capacity(ready.len());
     for (waiting, source) in ready {
         let id = connection

@@ -15,10 +15,17 @@
 //! A full disk, a broken one, or somebody else writing to the file: the write is undone and its caller told
 //! ([`crate::ports::Unavailable`] with part `SQLite`), and the next one is tried as if nothing had been. What cannot
 //! be read at the start is an [`OpenError`], before anything is changed.
+//!
+//! A disk that is full to the last block takes no acknowledgements either, so it does not empty by itself: all goes on
+//! when there is room again, without a restart.
+//!
+//! Whoever keeps a transaction open in the `sqlite3` shell stops the log from being copied into the file, and it grows as
+//! long. The file itself does not shrink: space that is free in it is used again.
 
 mod acks;
 mod archive;
 mod chores;
+mod contents;
 mod database;
 mod folder;
 mod group_commit;

@@ -105,15 +105,6 @@ impl SourceQueue {
         self.changed.notify_waiters();
     }
 
-    /// Puts messages back that could not be read: the first of them last, behind all that are loaded.
-    pub(super) fn put_off(&self, ids: &[i64]) {
-        if let Some((first, others)) = ids.split_first() {
-            self.state().loaded.push_back(*first);
-            self.give_back(others);
-            self.changed.notify_waiters();
-        }
-    }
-
     /// Takes up to `limit` messages, waiting for the first. May be dropped at any moment without losing one.
     ///
     /// # Errors
@@ -161,5 +152,47 @@ impl SourceQueue {
         drop(state);
         self.changed.notify_waiters();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::database::{FILE_NAME, open_writer};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_that_arrives_while_a_page_is_read_is_not_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        drop(open_writer(&path).unwrap());
+        let readers = Arc::new(Readers::open(&path).unwrap());
+        let queue = SourceQueue::new(Source::Ending);
+        // No reader is free: the load has begun, and reads later.
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = Arc::new(Mutex::new(released));
+        let busy: Vec<_> = (0..8)
+            .map(|_| {
+                let (readers, released) = (readers.clone(), released.clone());
+                tokio::spawn(async move {
+                    let block = move |_: &rusqlite::Connection| {
+                        let _ = released.lock().unwrap().recv();
+                        Ok(())
+                    };
+                    readers.read(block).await.unwrap();
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let mut load = std::pin::pin!(queue.load(&readers));
+        assert!(futures_util::poll!(load.as_mut()).is_pending());
+        queue.arrived(1);
+        drop(release);
+        load.await.unwrap();
+        assert!(queue.state().more);
+        queue.load(&readers).await.unwrap();
+        assert!(!queue.state().more);
+        for task in busy {
+            task.await.unwrap();
+        }
     }
 }

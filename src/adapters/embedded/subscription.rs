@@ -6,28 +6,24 @@
 //!
 //! # When the worker drops the receiver
 //! Messages it never saw go back to the queue; those it holds can still be settled. A channel does not tell which is
-//! which, but the messages' bytes do ([`Body`]): the channel drops those it still has *after* it was closed.
+//! which, but the messages' bytes do ([`super::contents`]): the channel drops those it still has *after* it was closed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
-use super::messages;
+use super::contents::read;
 use super::readers::Readers;
 use super::sources::SourceQueue;
 use crate::ports::{Delivery, Receipt, Settle, Unavailable};
-use crate::wire;
 
-/// Messages read at a time, and the bytes at which that stops.
+/// Messages read at a time.
 const READ_MAX: usize = 16;
-const READ_BYTES_MAX: usize = 1 << 20;
 /// Before a failed read is tried again.
 const RETRY_WAIT: Duration = Duration::from_millis(250);
 /// By then a dropped channel has dropped what was in it.
@@ -54,7 +50,7 @@ struct Unsettled {
 
 struct Held {
     id: i64,
-    /// See [`Body`].
+    /// See [`super::contents::Message::dropped`].
     dropped: Arc<AtomicBool>,
 }
 
@@ -140,8 +136,7 @@ impl Subscription {
         let read = match readers.read(move |connection| read(connection, &wanted, &weak)).await {
             Ok(read) => read,
             Err(error) => {
-                // The first may be one that cannot be read (a damaged page): it must not block the others.
-                self.queue.put_off(&ids);
+                self.queue.give_back(&ids);
                 return Err(error);
             }
         };
@@ -224,67 +219,6 @@ impl Settle for Subscription {
     fn give_back(&self, receipt: Receipt) {
         if let Some(id) = self.release(receipt) {
             self.queue.give_back(&[id]);
-        }
-    }
-}
-
-struct Read {
-    messages: Vec<Message>,
-    /// How many of the ids were looked up.
-    examined: usize,
-}
-
-struct Message {
-    id: i64,
-    contents: Result<Vec<crate::domain::OrderRecord>, crate::ports::Unreadable>,
-    dropped: Arc<AtomicBool>,
-}
-
-/// Reads and decodes messages; those that are gone (somebody deleted them by hand) are passed over.
-fn read(connection: &Connection, ids: &[i64], channel: &mpsc::WeakSender<Delivery>) -> rusqlite::Result<Read> {
-    let mut read = Read { messages: Vec::with_capacity(ids.len()), examined: 0 };
-    let mut size_bytes = 0;
-    for id in ids {
-        if size_bytes >= READ_BYTES_MAX {
-            break;
-        }
-        read.examined += 1;
-        let bytes = match messages::body(connection, *id) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => continue,
-            Err(error) if read.messages.is_empty() => return Err(error),
-            Err(_) => {
-                // Those before it first: it comes up again at the head.
-                read.examined -= 1;
-                break;
-            }
-        };
-        size_bytes += bytes.len();
-        let dropped = Arc::new(AtomicBool::new(false));
-        let body = Bytes::from_owner(Body { bytes, channel: channel.clone(), dropped: dropped.clone() });
-        read.messages.push(Message { id: *id, contents: wire::decode_batch(&body), dropped });
-    }
-    Ok(read)
-}
-
-/// The bytes of a delivery, which every order in it shares. Notes when they are dropped after the channel was closed:
-/// then the worker never saw them, or has dropped the orders since.
-struct Body {
-    bytes: Vec<u8>,
-    channel: mpsc::WeakSender<Delivery>,
-    dropped: Arc<AtomicBool>,
-}
-
-impl AsRef<[u8]> for Body {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        if self.channel.upgrade().is_none_or(|channel| channel.is_closed()) {
-            self.dropped.store(true, Ordering::Release);
         }
     }
 }

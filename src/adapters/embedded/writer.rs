@@ -85,6 +85,7 @@ pub(super) struct Writer {
 pub(super) struct Health {
     pub(super) committed_at: Instant,
     pub(super) failure: Option<Unavailable>,
+    pub(super) warned_at: Option<Instant>,
     stopped: bool,
 }
 
@@ -96,7 +97,12 @@ impl Writer {
         chores: Chores,
     ) -> std::io::Result<(Writer, std::thread::JoinHandle<()>)> {
         let (jobs, received) = channel();
-        let health = Arc::new(Mutex::new(Health { committed_at: Instant::now(), failure: None, stopped: false }));
+        let health = Arc::new(Mutex::new(Health {
+            committed_at: Instant::now(),
+            failure: None,
+            warned_at: None,
+            stopped: false,
+        }));
         let mut thread = Thread { connection, chores, health: health.clone() };
         let handle = std::thread::Builder::new().name("sqlite-writer".into()).spawn(move || {
             thread.run(received);

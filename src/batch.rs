@@ -58,6 +58,16 @@ impl<T: Load> Batches<T> {
         Some(batch)
     }
 
+    /// Takes no more, and gives what was sent and not taken.
+    pub async fn close(mut self) -> Vec<T> {
+        self.items.close();
+        let mut items: Vec<T> = self.left_over.take().into_iter().collect();
+        while let Some(item) = self.items.recv().await {
+            items.push(item);
+        }
+        items
+    }
+
     /// Everything that waits at the moment, however much.
     pub fn drain(&mut self) -> Vec<T> {
         let mut items: Vec<T> = self.left_over.take().into_iter().collect();

@@ -89,7 +89,7 @@ pub trait Queues: Send + Sync + 'static {
     async fn publish(&self, place: Place, orders: &[OrderRecord]) -> Result<(), PublishError>;
 
     /// Starts deliveries from `source`, at most `prefetch` messages unsettled at a time. They go on over lost
-    /// connections, without end, until the subscription's receiver is dropped or [`Queues::close`] is called; while
+    /// connections, without end, until the subscription is cancelled or [`Queues::close`] is called; while
     /// the queues are out of reach there are just none.
     fn subscribe(&self, source: Source, prefetch: u16) -> Subscription;
 
@@ -113,6 +113,17 @@ pub trait Queues: Send + Sync + 'static {
 pub struct Subscription {
     pub deliveries: mpsc::Receiver<Delivery>,
     pub settle: Arc<dyn Settle>,
+}
+
+impl Subscription {
+    /// Ends the deliveries and gives back what was delivered and not taken. What was taken can still be settled.
+    pub async fn cancel(mut self) -> Arc<dyn Settle> {
+        self.deliveries.close();
+        while let Some(delivery) = self.deliveries.recv().await {
+            self.settle.give_back(delivery.receipt);
+        }
+        self.settle
+    }
 }
 
 /// Says what became of a delivery. Neither call waits, and either may be lost with the connection: the message is

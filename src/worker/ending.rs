@@ -24,10 +24,10 @@ pub(super) async fn run(ports: Ports, limits: BatchLimits, stop: CancellationTok
     loop {
         let batch = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             batch = batches.next() => match batch {
                 Some(batch) => batch,
-                None => return,
+                None => break,
             },
         };
         let fits = |order: &OrderRecord| order.history.status().has_ended();
@@ -36,6 +36,9 @@ pub(super) async fn run(ports: Ports, limits: BatchLimits, stop: CancellationTok
         if keep(&ports, &orders, &stop).await {
             tickets.into_iter().for_each(Ticket::settle);
         }
+    }
+    for delivery in batches.close().await {
+        settle.give_back(delivery.receipt);
     }
 }
 

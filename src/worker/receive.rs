@@ -83,8 +83,10 @@ impl Receiver {
             let in_hand = unpack(&self.ports, source, &settle, deliveries, fits).await;
             self.begin(in_hand).await;
         }
-        // Dropped before the handlers are waited for: what was delivered and not looked at goes to somebody else now.
-        drop(batches);
+        // Before the handlers are waited for: what was delivered and not looked at goes to somebody else now.
+        for delivery in batches.close().await {
+            settle.give_back(delivery.receipt);
+        }
         self.handlers.close();
         self.handlers.wait().await;
     }

@@ -44,8 +44,8 @@ macro_rules! suite {
             what_was_given_back_comes_again,
             two_subscribers_share_what_there_is,
             no_more_than_the_prefetch_is_unsettled,
-            a_dropped_subscription_gives_back_what_nobody_took,
-            what_was_taken_can_be_settled_after_the_subscription_was_dropped,
+            a_cancelled_subscription_gives_back_what_nobody_took,
+            what_was_taken_can_be_settled_after_the_subscription_was_cancelled,
             a_delayed_message_comes_after_its_wait,
             delayed_messages_outlive_a_close,
             a_batch_of_256_orders_arrives_whole,
@@ -260,14 +260,14 @@ pub async fn no_more_than_the_prefetch_is_unsettled(subject: &Subject) {
     queues.close().await;
 }
 
-pub async fn a_dropped_subscription_gives_back_what_nobody_took(subject: &Subject) {
+pub async fn a_cancelled_subscription_gives_back_what_nobody_took(subject: &Subject) {
     let queues = open(subject).await;
     let published = orders(6);
     publish_each(&queues, Place::Stage(Scheduling), &published).await;
     let mut subscription = queues.subscribe(SCHEDULING, PREFETCH);
     let (receipt, _) = next_orders(&mut subscription).await;
     subscription.settle.ack(receipt);
-    drop(subscription);
+    subscription.cancel().await;
 
     let mut subscription = queues.subscribe(SCHEDULING, PREFETCH);
     let mut came = BTreeSet::new();
@@ -279,7 +279,7 @@ pub async fn a_dropped_subscription_gives_back_what_nobody_took(subject: &Subjec
     queues.close().await;
 }
 
-pub async fn what_was_taken_can_be_settled_after_the_subscription_was_dropped(subject: &Subject) {
+pub async fn what_was_taken_can_be_settled_after_the_subscription_was_cancelled(subject: &Subject) {
     let queues = open(subject).await;
     let (held, others) = ([order()], orders(4));
     publish(&queues, Place::Stage(Scheduling), &held).await;
@@ -287,8 +287,7 @@ pub async fn what_was_taken_can_be_settled_after_the_subscription_was_dropped(su
     let (receipt, delivered) = next_orders(&mut subscription).await;
     assert_eq!(delivered, held);
     publish_each(&queues, Place::Stage(Scheduling), &others).await;
-    let Subscription { deliveries, settle } = subscription;
-    drop(deliveries);
+    let settle = subscription.cancel().await;
 
     // What it had been sent and nobody took goes to somebody else, while the message in hand stays in hand.
     let other = open(subject).await;

@@ -149,11 +149,21 @@ pub fn returned_orders() -> Vec<Value> {
 /// Places all orders, some at a time, and gives the ids in the order of `orders`. Panics unless each is taken.
 pub async fn place_all(url: &str, orders: &[Value]) -> Vec<String> {
     let (client, mut ids) = (http(), Vec::with_capacity(orders.len()));
+    ready(&client, url).await;
     for some in orders.chunks(32) {
         let placed = futures_util::future::join_all(some.iter().map(|order| place(&client, url, order))).await;
         ids.extend(placed.into_iter().map(|id| id.expect("the order is taken")));
     }
     ids
+}
+
+/// Waits until orders can be placed: a program that listens has not found its servers yet.
+pub async fn ready(client: &reqwest::Client, url: &str) {
+    let end = Instant::now() + DEADLINE;
+    while !client.get(format!("{url}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200) {
+        assert!(Instant::now() < end, "it does not get ready");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Places one order; its id, or what was answered instead.

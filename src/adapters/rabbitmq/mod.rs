@@ -135,7 +135,8 @@ impl Queues for RabbitQueues {
     }
 
     fn subscribe(&self, source: Source, prefetch: u16) -> Subscription {
-        let (to_deliveries, deliveries) = mpsc::channel(1);
+        // As wide as the prefetch: a worker takes all that waits in one go.
+        let (to_deliveries, deliveries) = mpsc::channel(usize::from(prefetch.clamp(1, PREFETCH_MAX)));
         let (to_settle, settled) = mpsc::unbounded_channel();
         let (health, health_of) = watch::channel(self.connector.not_connected_yet());
         self.subscribed.lock().unwrap_or_else(PoisonError::into_inner).push(health_of);

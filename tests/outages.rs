@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use servers::{STAGES, Servers, until_down, until_ready};
+use servers::{STAGES, Servers, readiness, until_down, until_ready};
 use system::{System, all_ended, assert_completed, http, place_all, valid_orders};
 use traffic::{Seen, Traffic};
 
@@ -133,6 +133,11 @@ async fn without_redis_orders_are_taken_and_carried_to_their_end() {
         seen.report(what);
         assert_eq!(seen.refused, []);
         assert!(seen.slowest_post < ANSWER_MAX && seen.slowest_read < ANSWER_MAX, "{what}: {seen:?}");
+        // Known gap: a Redis that is back has no record of what was taken without it, or what it has lost, until a
+        // worker has the order in its hands again. Until then a reader is told 404. See doc/architecture.md.
+        if !["back", "resumed", "wiped"].contains(&what) {
+            assert_eq!(seen.missed, Vec::<String>::new(), "{what}");
+        }
     }
     traffic.check(&servers).await;
 }
@@ -197,7 +202,8 @@ async fn without_rabbitmq_orders_are_refused_at_once_and_those_taken_go_on_when_
     let killed = traffic.seen();
     assert_eq!(killed.accepted.len(), 0);
     assert!(killed.refused.iter().all(|(problem, _)| problem == "overloaded"), "{killed:?}");
-    servers.start(&["rabbitmq"]);
+    let is_ready = async |url| readiness(url).await.status == "ready";
+    servers.start_rabbitmq_after_kill(async || is_ready(&api.url).await && is_ready(&worker.url).await).await;
     for url in [&api.url, &worker.url] {
         until_ready(url).await;
     }

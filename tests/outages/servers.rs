@@ -32,7 +32,7 @@ impl Folder {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/servers"));
-        command.args(args).arg("--dir").arg(self.0.path()).stdin(Stdio::null());
+        command.args(args).env("ORDERING_SERVERS_DIR", self.0.path()).stdin(Stdio::null());
         command
     }
 
@@ -92,6 +92,23 @@ impl Servers {
 
     pub fn start(&self, names: &[&str]) {
         self.folder.run(&[&["start"], names].concat());
+    }
+
+    /// Starts RabbitMQ after a SIGKILL. On a node that stands alone a quorum queue can then stay without a leader for
+    /// ever, and whatever a client does with that queue hangs (rabbitmq/ra#179; often with 3.10.8). That is the
+    /// broker's to mend: if `is_ready` does not come soon, it is made to elect.
+    pub async fn start_rabbitmq_after_kill(&self, is_ready: impl AsyncFn() -> bool) {
+        self.start(&["rabbitmq"]);
+        let patience = Instant::now() + Duration::from_secs(8);
+        while !is_ready().await {
+            if Instant::now() >= patience {
+                eprintln!("RabbitMQ: a queue has no leader, and is made to elect one");
+                let elect = "[ra:trigger_election(amqqueue:get_pid(Q)) || Q <- rabbit_amqqueue:list()].";
+                self.folder.run(&["rabbitmqctl", "eval", elect]);
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     pub fn kill(&self, names: &[&str]) {

@@ -39,7 +39,7 @@ impl Seen {
     }
 
     pub fn report(&self, what: &str) {
-        let Seen { accepted, refused, slowest_post, reads, slowest_read, .. } = self;
+        let Seen { accepted, refused, slowest_post, reads, slowest_read, missed: _ } = self;
         let (accepted, refused) = (accepted.len(), refused.len());
         eprintln!(
             "{what}: {accepted} accepted, {refused} refused, within {slowest_post:?}; read {reads:?} in {slowest_read:?}"

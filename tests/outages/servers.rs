@@ -102,7 +102,7 @@ impl Servers {
         let patience = Instant::now() + Duration::from_secs(8);
         while !is_ready().await {
             if Instant::now() >= patience {
-                eprintln!("RabbitMQ: a queue has no leader, and is made to elect one");
+                eprintln!("RabbitMQ: not ready 8 s after its start; its queues are made to elect a leader");
                 let elect = "[ra:trigger_election(amqqueue:get_pid(Q)) || Q <- rabbit_amqqueue:list()].";
                 self.folder.run(&["rabbitmqctl", "eval", elect]);
                 return;

@@ -35,9 +35,15 @@ impl System {
     /// Starts a role that listens, on a free port, and waits until it does.
     pub fn start(args: &[&str]) -> System {
         let mut command = ordering();
-        command.args(args).args(["--listen", "127.0.0.1:0"]);
+        command.args(args).args(["--listen", "127.0.0.1:0"]).stderr(stderr());
+        Self::start_command(command)
+    }
+
+    /// Runs a command that listens, and waits until it does.
+    pub fn start_command(command: Command) -> System {
+        let what = format!("{command:?}");
         let (child, stdout) = Self::spawn(command);
-        let first = stdout.first().unwrap_or_else(|| panic!("{args:?} ended before it listened"));
+        let first = stdout.first().unwrap_or_else(|| panic!("{what} ended before it listened"));
         let url = first.strip_prefix("listening on ").unwrap_or_else(|| panic!("the first line is {first}"));
         System { url: url.to_owned(), child, stdout }
     }
@@ -50,7 +56,7 @@ impl System {
     }
 
     fn spawn(mut command: Command) -> (Child, Vec<String>) {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut reader = BufReader::new(child.stdout.take().unwrap());
         let mut first = String::new();
         reader.read_line(&mut first).unwrap();

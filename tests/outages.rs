@@ -1,0 +1,253 @@
+//! The program while its servers are down: at its start, in the middle of its work, killed, frozen and wiped; and how
+//! a process begins and ends.
+//!
+//! The servers are this program's own, started by `scripts/servers`. Where none are promised these tests are skipped.
+
+#[path = "outages/process.rs"]
+mod process;
+#[path = "outages/servers.rs"]
+mod servers;
+#[path = "support/system.rs"]
+mod system;
+#[path = "outages/traffic.rs"]
+mod traffic;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use servers::{STAGES, Servers, readiness, until_down, until_ready};
+use system::{System, all_ended, assert_completed, http, place_all, valid_orders};
+use traffic::{Seen, Traffic};
+
+const ALL_PARTS: [&str; 3] = ["RabbitMQ", "Redis", "Postgres"];
+/// An answer takes no longer than this, whatever is down. (The limits inside are 0.5 s and 1 s; machines are busy.)
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Orders to see in each phase.
+const SOME: usize = 50;
+
+/// Processor time a process has used.
+fn cpu_time(system: &System) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", system.pid())).unwrap();
+    // The second field may hold spaces; utime and stime are the 14th and 15th, in hundredths of a second.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = [fields[11], fields[12]].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+async fn healthz(url: &str) -> u16 {
+    http().get(format!("{url}/healthz")).send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_while_all_servers_are_down_and_works_when_they_come() {
+    let Some(servers) = Servers::take() else { return };
+    servers.kill(&["rabbitmq", "redis", "postgres"]);
+    let logs = tempfile::tempdir().unwrap();
+    let (api_log, worker_log) = (logs.path().join("api"), logs.path().join("worker"));
+    let log_to = |path| Stdio::from(std::fs::File::create(path).unwrap());
+    let api = servers.api(log_to(&api_log));
+    let worker = servers.worker(&STAGES, &[], log_to(&worker_log));
+    for url in [&api.url, &worker.url] {
+        assert_eq!(healthz(url).await, 200);
+        until_down(url, &ALL_PARTS).await;
+    }
+
+    let client = http();
+    let answer = client.post(format!("{}/v1/orders", api.url)).json(&valid_orders()[0]);
+    let asked = Instant::now();
+    let answer = answer.send().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["type"], "urn:ordering:problem:overloaded");
+
+    let (begun, before) = (Instant::now(), [cpu_time(&api), cpu_time(&worker)]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for (system, before) in [&api, &worker].into_iter().zip(before) {
+        let used = cpu_time(system) - before;
+        assert!(used < begun.elapsed() / 4, "{used:?} of processor time in {:?}", begun.elapsed());
+    }
+    for log in [&api_log, &worker_log] {
+        let log = std::fs::read_to_string(log).unwrap();
+        for part in ALL_PARTS {
+            assert!(log.contains(&format!("{part} is out of reach")), "{part} in:\n{log}");
+        }
+        // A line for each try would drown everything else.
+        assert!(log.lines().count() < 30, "{log}");
+    }
+
+    servers.start(&[]);
+    until_ready(&api.url).await;
+    until_ready(&worker.url).await;
+    let ids = place_all(&api.url, &valid_orders()[..SOME]).await;
+    all_ended(&api.url, &ids).await.iter().for_each(assert_completed);
+    assert_eq!(servers.archived().await.len(), SOME);
+    assert!(api.terminate().success());
+    assert!(worker.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_orders_are_taken_and_carried_to_their_end() {
+    let Some(servers) = Servers::take() else { return };
+    let (api, _worker) = servers.api_and_worker("200ms");
+    until_ready(&api.url).await;
+    let traffic = Traffic::start(&api.url);
+    traffic.accepted(SOME).await;
+
+    servers.kill(&["redis"]);
+    until_down(&api.url, &["Redis"]).await;
+    let before = traffic.seen();
+    traffic.accepted(SOME).await;
+    let killed = traffic.seen();
+    all_ended(&api.url, &killed.accepted).await.iter().for_each(assert_completed);
+    servers.start(&["redis"]);
+    until_ready(&api.url).await;
+    traffic.accepted(SOME).await;
+
+    servers.pause("redis");
+    until_down(&api.url, &["Redis"]).await;
+    let back = traffic.seen();
+    traffic.accepted(SOME).await;
+    let frozen = traffic.seen();
+    all_ended(&api.url, &frozen.accepted).await.iter().for_each(assert_completed);
+    servers.resume("redis");
+    until_ready(&api.url).await;
+    traffic.accepted(SOME).await;
+    let resumed = traffic.seen();
+
+    servers.wipe("redis");
+    until_ready(&api.url).await;
+    traffic.accepted(SOME).await;
+    let wiped = traffic.seen();
+    for (what, seen) in [
+        ("before", before),
+        ("killed", killed),
+        ("back", back),
+        ("frozen", frozen),
+        ("resumed", resumed),
+        ("wiped", wiped),
+    ] {
+        seen.report(what);
+        assert_eq!(seen.refused, []);
+        assert!(seen.slowest_post < ANSWER_MAX && seen.slowest_read < ANSWER_MAX, "{what}: {seen:?}");
+        // Known gap: a Redis that is back has no record of what was taken without it, or what it has lost, until a
+        // worker has the order in its hands again. Until then a reader is told 404. See doc/architecture.md.
+        if !["back", "resumed", "wiped"].contains(&what) {
+            assert_eq!(seen.missed, Vec::<String>::new(), "{what}");
+        }
+    }
+    traffic.check(&servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_postgres_ended_orders_wait_and_are_archived_when_it_is_back() {
+    let Some(servers) = Servers::take() else { return };
+    let (api, worker) = servers.api_and_worker("20ms");
+    until_ready(&api.url).await;
+    let traffic = Traffic::start(&api.url);
+    traffic.accepted(SOME).await;
+
+    servers.kill(&["postgres"]);
+    for url in [&api.url, &worker.url] {
+        until_down(url, &["Postgres"]).await;
+    }
+    traffic.accepted(SOME).await;
+    let end = Instant::now() + servers::DEADLINE;
+    while servers.waiting_in("ending").await == 0 {
+        assert!(Instant::now() < end, "no ended order waits");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    servers.start(&["postgres"]);
+    for url in [&api.url, &worker.url] {
+        until_ready(url).await;
+    }
+    traffic.accepted(SOME).await;
+    let killed = traffic.seen();
+
+    servers.pause("postgres");
+    // Long enough for statements to run into their limits.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    until_down(&api.url, &["Postgres"]).await;
+    servers.resume("postgres");
+    for url in [&api.url, &worker.url] {
+        until_ready(url).await;
+    }
+    traffic.accepted(SOME).await;
+    for (what, seen) in [("killed", killed), ("frozen", traffic.seen())] {
+        seen.report(what);
+        assert!(seen.slowest_post < ANSWER_MAX && seen.slowest_read < ANSWER_MAX, "{what}: {seen:?}");
+        assert_eq!((seen.refused, seen.missed), (vec![], vec![]));
+    }
+    traffic.check(&servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_rabbitmq_orders_are_refused_at_once_and_those_taken_go_on_when_it_is_back() {
+    let Some(servers) = Servers::take() else { return };
+    let (api, worker) = servers.api_and_worker("200ms");
+    until_ready(&api.url).await;
+    let traffic = Traffic::start(&api.url);
+    traffic.accepted(SOME).await;
+
+    servers.kill(&["rabbitmq"]);
+    for url in [&api.url, &worker.url] {
+        until_down(url, &["RabbitMQ"]).await;
+    }
+    let before = traffic.seen();
+    traffic.rises("refused orders", SOME, |seen| seen.refused.len()).await;
+    traffic.rises("answers to readers", SOME, Seen::found).await;
+    let killed = traffic.seen();
+    assert_eq!(killed.accepted.len(), 0);
+    assert!(killed.refused.iter().all(|(problem, _)| problem == "overloaded"), "{killed:?}");
+    let is_ready = async |url| readiness(url).await.status == "ready";
+    servers.start_rabbitmq_after_kill(async || is_ready(&api.url).await && is_ready(&worker.url).await).await;
+    for url in [&api.url, &worker.url] {
+        until_ready(url).await;
+    }
+    traffic.accepted(SOME).await;
+    let back = traffic.seen();
+
+    servers.pause("rabbitmq");
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    until_down(&api.url, &["RabbitMQ"]).await;
+    traffic.rises("answers to readers", SOME, Seen::found).await;
+    let frozen = traffic.seen();
+    servers.resume("rabbitmq");
+    for url in [&api.url, &worker.url] {
+        until_ready(url).await;
+    }
+    traffic.accepted(SOME).await;
+    let resumed = traffic.seen();
+    for (what, seen) in
+        [("before", before), ("killed", killed), ("back", back), ("frozen", frozen), ("resumed", resumed)]
+    {
+        seen.report(what);
+        assert!(seen.slowest_post < ANSWER_MAX && seen.slowest_read < ANSWER_MAX, "{what}: {seen:?}");
+        // Redis and Postgres were up all the time: no excuse for any other answer.
+        assert_eq!(seen.found(), seen.reads.values().sum::<usize>(), "{what}: {seen:?}");
+    }
+    traffic.check(&servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_processes_that_start_at_once_make_the_schema_once() {
+    let Some(servers) = Servers::take() else { return };
+    let workers: Vec<System> = std::thread::scope(|scope| {
+        let start = |n: usize| servers.worker(&[STAGES[n % STAGES.len()]], &[], Stdio::null());
+        let starting: Vec<_> = (0..10).map(|n| scope.spawn(move || start(n))).collect();
+        starting.into_iter().map(|started| started.join().unwrap()).collect()
+    });
+    for worker in &workers {
+        until_ready(&worker.url).await;
+    }
+    let applied = servers.migrations().await;
+    assert!(!applied.is_empty() && applied.iter().all(|times| *times == 1), "{applied:?}");
+    let api = servers.api(Stdio::null());
+    until_ready(&api.url).await;
+    let ids = place_all(&api.url, &valid_orders()[..SOME]).await;
+    all_ended(&api.url, &ids).await.iter().for_each(assert_completed);
+    assert_eq!(servers.archived().await.len(), SOME);
+}

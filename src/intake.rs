@@ -66,7 +66,7 @@ impl Intake {
         clock: Arc<dyn Clock>,
     ) -> Intake {
         let (waiting, receiver) = mpsc::channel(options.waiting_max);
-        let publisher = Publisher { batches: Batches::new(receiver, options.batch), queues, in_flight };
+        let publisher = Publisher { batches: Batches::new(receiver, options.batch), refused: 0, queues, in_flight };
         tokio::spawn(publisher.run());
         Intake { waiting, clock }
     }
@@ -93,6 +93,8 @@ impl Intake {
 
 struct Publisher {
     batches: Batches<Waiting>,
+    /// Orders that were not taken since the last that was.
+    refused: usize,
     queues: Arc<dyn Queues>,
     in_flight: Arc<dyn InFlight>,
 }
@@ -111,18 +113,32 @@ impl Publisher {
             for (record, reply) in records.iter().zip(replies) {
                 let _ = reply.send(error.as_ref().map_or(Ok(()), |error| Err(not_accepted(error, record.id))));
             }
-            if let Some(error) = error {
-                tracing::warn!(%error, orders = records.len(), "orders were not taken");
-                self.refuse_those_behind(error.unavailable());
+            match error {
+                Some(error) => {
+                    // Once for an outage, not once for each batch of it.
+                    if self.refused == 0 {
+                        tracing::warn!(%error, "orders are not taken");
+                    }
+                    self.refused += records.len() + self.refuse_those_behind(error.unavailable());
+                }
+                None if self.refused > 0 => {
+                    tracing::info!(refused = self.refused, "orders are taken again");
+                    self.refused = 0;
+                }
+                None => {}
             }
         }
     }
 
     /// Refuses all that waits: each batch would take its own time to fail, and the last in line all of them together.
-    fn refuse_those_behind(&mut self, unavailable: &Unavailable) {
-        for waiting in self.batches.drain() {
+    /// How many that were.
+    fn refuse_those_behind(&mut self, unavailable: &Unavailable) -> usize {
+        let behind = self.batches.drain();
+        let refused = behind.len();
+        for waiting in behind {
             let _ = waiting.reply.send(Err(NotAccepted::Unavailable(unavailable.clone())));
         }
+        refused
     }
 }
 

@@ -12,7 +12,6 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
 
 use crate::batch::{BatchLimits, Batches, Load};
 use crate::domain::{Order, OrderId, OrderRecord, Stage};
@@ -80,9 +79,10 @@ impl Intake {
     pub async fn accept(&self, order: Order, id: Option<OrderId>) -> Result<OrderId, NotAccepted> {
         // A place in the line first: a full line must not cost the work of preparing an order.
         let place = self.waiting.try_reserve().map_err(|_| NotAccepted::Overloaded)?;
-        let id = id.unwrap_or_else(|| OrderId::from_uuid(Uuid::now_v7()));
+        let now = self.clock.now();
+        let id = id.unwrap_or_else(|| OrderId::new(now, rand::random()));
         let (reply, kept) = oneshot::channel();
-        place.send(Waiting { record: OrderRecord::new(id, self.clock.now(), order), reply });
+        place.send(Waiting { record: OrderRecord::new(id, now, order), reply });
         // The reply is dropped unsent only if the publishing task died; then nobody knows how far it had come.
         kept.await.unwrap_or_else(|_| {
             Err(NotAccepted::Unconfirmed { id, unavailable: Unavailable::new("intake", "it has stopped") })
@@ -103,12 +103,7 @@ impl Publisher {
     async fn run(mut self) {
         while let Some(batch) = self.batches.next().await {
             let (records, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.record, w.reply)).unzip();
-            // The record first: a worker that begins an order without one has to ask the archive, and if that is out
-            // of reach goes on without a fence.
-            if let Err(unavailable) = self.in_flight.put(&records).await {
-                tracing::debug!(%unavailable, orders = records.len(), "accepted without in-flight records");
-            }
-            let error = self.queues.publish(Place::Stage(Stage::FIRST), &records).await.err();
+            let error = self.keep(&records).await.err();
             // A reply nobody waits for any more is a customer who hung up: his order is kept all the same.
             for (record, reply) in records.iter().zip(replies) {
                 let _ = reply.send(error.as_ref().map_or(Ok(()), |error| Err(not_accepted(error, record.id))));
@@ -128,6 +123,17 @@ impl Publisher {
                 None => {}
             }
         }
+    }
+
+    async fn keep(&self, records: &[OrderRecord]) -> Result<(), PublishError> {
+        // Asked first: in an outage every refused order would leave a record behind.
+        self.queues.takes().map_err(PublishError::NotTaken)?;
+        // The record before the queue: a worker that begins an order without one has to ask the archive, and if that is
+        // out of reach goes on without a fence.
+        if let Err(unavailable) = self.in_flight.put(records).await {
+            tracing::debug!(%unavailable, orders = records.len(), "accepted without in-flight records");
+        }
+        self.queues.publish(Place::Stage(Stage::FIRST), records).await
     }
 
     /// Refuses all that waits: each batch would take its own time to fail, and the last in line all of them together.

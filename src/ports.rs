@@ -88,6 +88,12 @@ pub trait Queues: Send + Sync + 'static {
     /// [`PublishError`]; passing, all of them.
     async fn publish(&self, place: Place, orders: &[OrderRecord]) -> Result<(), PublishError>;
 
+    /// Whether a publish has any prospect at the moment; answers at once. For callers who would do something first.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: it would come to [`PublishError::NotTaken`].
+    fn takes(&self) -> Result<(), Unavailable>;
+
     /// Starts deliveries from `source`, at most `prefetch` messages unsettled at a time. They go on over lost
     /// connections, without end, until the subscription is cancelled or [`Queues::close`] is called; while
     /// the queues are out of reach there are just none.
@@ -153,6 +159,8 @@ pub struct Delivery {
 #[derive(Clone, Debug)]
 pub struct Unreadable {
     pub reason: String,
+    /// A message of a newer release: not for the dead letters, somebody else can read it.
+    pub is_newer: bool,
     pub bytes: Bytes,
 }
 
@@ -215,6 +223,14 @@ pub trait InFlight: Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`].
     async fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Unavailable>;
+
+    /// Since when, at the moment `now` at the latest, every record that should be there is there: that there is no
+    /// record says nothing of an order that may have been accepted before. A store that lost its memory, or could not
+    /// take a record, begins anew.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn whole_since(&self, now: Timestamp) -> Result<Timestamp, Unavailable>;
 
     /// Whether records can be read and written at the moment.
     ///

@@ -48,15 +48,14 @@ pub fn decode_batch(bytes: &Bytes) -> Result<Vec<OrderRecord>, Unreadable> {
         #[serde(borrow)]
         orders: Vec<RecordJson<'a>>,
     }
-    let unreadable = |reason: String| Unreadable { reason, bytes: bytes.clone() };
+    let unreadable = |reason: String| Unreadable { reason, is_newer: false, bytes: bytes.clone() };
     let message: Message = match serde_json::from_slice(bytes) {
         Ok(message) => message,
-        Err(error) => {
-            return Err(unreadable(newer_version(bytes).unwrap_or_else(|| error.to_string())));
-        }
+        // The orders of another version need not look like ours.
+        Err(error) => return Err(other_version(bytes).unwrap_or_else(|| unreadable(without_content(&error)))),
     };
     if message.v != VERSION {
-        return Err(unreadable(format!("message of version {}, this release reads version {VERSION}", message.v)));
+        return Err(other_version(bytes).unwrap_or_else(|| unreadable("a message of another version".into())));
     }
     if message.orders.is_empty() {
         return Err(unreadable("a message without orders".into()));
@@ -64,14 +63,25 @@ pub fn decode_batch(bytes: &Bytes) -> Result<Vec<OrderRecord>, Unreadable> {
     message.orders.into_iter().map(|order| order.read(bytes)).collect::<Result<_, _>>().map_err(unreadable)
 }
 
-/// Says so if the bytes are a message of a version this release does not know: its orders need not look like ours.
-fn newer_version(bytes: &Bytes) -> Option<String> {
+/// Says so if the bytes are a message of a version this release does not know.
+fn other_version(bytes: &Bytes) -> Option<Unreadable> {
     #[derive(Deserialize)]
     struct Version {
         v: u32,
     }
     let Version { v } = serde_json::from_slice(bytes).ok()?;
-    (v != VERSION).then(|| format!("message of version {v}, this release reads version {VERSION}"))
+    let reason = format!("message of version {v}, this release reads version {VERSION}");
+    (v != VERSION).then(|| Unreadable { reason, is_newer: v > VERSION, bytes: bytes.clone() })
+}
+
+/// What is wrong and where, for logs: serde's own text quotes the value it did not expect.
+fn without_content(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        serde_json::error::Category::Io | serde_json::error::Category::Eof => "it ends too early",
+        serde_json::error::Category::Syntax => "it is no JSON",
+        serde_json::error::Category::Data => "it is JSON of another kind",
+    };
+    format!("{what}, at line {} column {}", error.line(), error.column())
 }
 
 /// One order as JSON, as it stands in a message.
@@ -86,7 +96,7 @@ pub fn encode_record(order: &OrderRecord) -> Vec<u8> {
 /// # Errors
 /// The reason, if it is something else. Final.
 pub fn decode_record(bytes: &Bytes) -> Result<OrderRecord, String> {
-    serde_json::from_slice::<RecordJson>(bytes).map_err(|error| error.to_string())?.read(bytes)
+    serde_json::from_slice::<RecordJson>(bytes).map_err(|error| without_content(&error))?.read(bytes)
 }
 
 /// The steps of a history as a JSON array.
@@ -351,11 +361,15 @@ mod tests {
     #[test]
     fn what_is_no_message_is_refused_with_the_reason() {
         let reason = |bytes: &'static [u8]| decode_batch(&Bytes::from_static(bytes)).unwrap_err().reason;
-        assert!(reason(b"\x00\xff").contains("expected value"));
+        assert!(reason(b"\x00\xff").contains("no JSON"));
         assert!(reason(b"{\"v\":1,\"orders\":[]}").contains("without orders"));
         assert!(reason(b"{\"v\":2,\"orders\":\"packed\"}").contains("version 2"));
         assert!(reason(b"{\"v\":2,\"orders\":[]}").contains("version 2"));
-        assert!(reason(b"{\"v\":1,\"orders\":[{}]}").contains("missing field"));
+        assert!(reason(b"{\"v\":1,\"orders\":[{}]}").contains("JSON of another kind"));
+        assert!(!reason(b"{\"v\":1,\"orders\":[\"secret\"]}").contains("secret"), "content has no place in a log");
+        let newer = |bytes: &'static [u8]| decode_batch(&Bytes::from_static(bytes)).unwrap_err().is_newer;
+        assert!(newer(b"{\"v\":2,\"orders\":[]}") && newer(b"{\"v\":2}"));
+        assert!(!newer(b"{\"v\":0,\"orders\":[]}") && !newer(b"{}"));
     }
 
     #[test]

@@ -232,15 +232,15 @@ fn a_wrong_value_is_not_told_a_second_time_as_a_contradiction() {
 fn values_out_of_range_are_told_with_the_range() {
     for (file, problem) in [
         ("stages.scheduling.prefetch = 0", "`0` is no whole number from 1 to 10000"),
-        ("batch.bytes_max = 1023", "`1023` is not from 1KiB to 16MiB"),
-        ("api.body_max = '17MiB'", "`17MiB` is not from 1KiB to 16MiB"),
+        ("batch.bytes_max = 1023", "`1023` is not from 1KiB to 8MiB"),
+        ("api.body_max = '17MiB'", "`17MiB` is not from 1KiB to 8MiB"),
         ("stages.scheduling.failure_rate = 1.5", "`1.5` is no number from 0 to 1"),
         ("stages.scheduling.failure_rate = nan", "`NaN` is no number from 0 to 1"),
         ("stop_timeout = '1h'", "`1h` is not from 0s to 10m"),
         ("stop_timeout = '10'", "`10` is no duration; write from 0s to 10m, with units: 250ms, 10s, 5m, 1h30m, 30d"),
         (
             "api.body_max = '256KB'",
-            "`256KB` is no size; write from 1KiB to 16MiB, such as 256KiB, 1MiB or a number of bytes",
+            "`256KB` is no size; write from 1KiB to 8MiB, such as 256KiB, 1MiB or a number of bytes",
         ),
         (
             "listen = ':8080'",

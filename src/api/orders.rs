@@ -10,7 +10,7 @@ use super::problem::Problem;
 use super::view;
 use crate::domain::{Order, OrderId};
 use crate::intake::Intake;
-use crate::lookup::Lookup;
+use crate::lookup::{Lookup, PlacedBefore};
 
 /// What the handlers of orders need.
 pub struct Orders {
@@ -33,8 +33,12 @@ pub async fn place(
     let key = idempotency::key(request.headers())?;
     let derived = key.map(|key| OrderId::from_key(&key));
     let id = match derived {
-        Some(id) if was_placed_before(&orders, id, &order).await? => id,
-        Some(_) | None => orders.intake.accept(order, derived).await?,
+        Some(id) => match orders.lookup.placed_before(id, &order).await {
+            PlacedBefore::This => id,
+            PlacedBefore::Another => return Err(Problem::key_reused()),
+            PlacedBefore::Unknown => orders.intake.accept(order, derived).await?,
+        },
+        None => orders.intake.accept(order, None).await?,
     };
     Ok(accepted(id))
 }
@@ -44,22 +48,6 @@ fn accepted(id: OrderId) -> HttpResponse {
         .insert_header((header::LOCATION, format!("/v1/orders/{id}")))
         .content_type("application/json")
         .body(format!("{{\"id\":\"{id}\",\"status\":\"accepted\"}}"))
-}
-
-/// Whether the order of this derived id is there already; an error if it is another one.
-///
-/// Where a store is out of reach nobody can tell, and the order goes in: it has the same id, so of two copies one comes
-/// to an end, and the first content there is wins.
-async fn was_placed_before(orders: &Orders, id: OrderId, order: &Order) -> Result<bool, Problem> {
-    match orders.lookup.find(id).await {
-        Ok(Some(placed)) if placed.order == *order => Ok(true),
-        Ok(Some(_)) => Err(Problem::key_reused()),
-        Ok(None) => Ok(false),
-        Err(unavailable) => {
-            tracing::debug!(order = %id, %unavailable, "placed without a look for an earlier one");
-            Ok(false)
-        }
-    }
 }
 
 /// `GET /v1/orders/{id}`

@@ -111,7 +111,8 @@ impl Problem {
 
     /// A store that has to answer does not.
     pub fn cannot_tell(unavailable: &Unavailable) -> Self {
-        let detail = format!("where the order is cannot be told at the moment: {} does not answer", unavailable.part);
+        let detail =
+            format!("where the order is cannot be told at the moment (the {} cannot say); ask again", unavailable.part);
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "cannot-tell", "Cannot tell at the moment", detail).worth_retrying()
     }
 

@@ -15,7 +15,7 @@ pub mod validation;
 
 pub use decision::{Decision, End, Outcome, decide};
 pub use history::{Failure, History, RecordedOutcome, Status, Step, StepOutcome};
-pub use order::{Order, OrderId, OrderRecord, Problem, Refusal};
+pub use order::{Order, OrderId, OrderRecord, Placed, Problem, Refusal};
 pub use progress::Progress;
 pub use retry::{Delay, RetryPolicy};
 pub use stage::Stage;

@@ -34,11 +34,41 @@ impl OrderId {
         OrderId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
+    /// The id of an order that is placed at `placed_at`; `random` makes it the only one of its millisecond.
+    pub fn new(placed_at: Timestamp, random: [u8; 10]) -> Self {
+        let ms = u64::try_from(placed_at.as_millis()).unwrap_or(0);
+        OrderId(uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid())
+    }
+
+    /// When the order can have been placed, by its id.
+    pub fn placed(self) -> Placed {
+        match self.0.get_version_num() {
+            7 => {
+                let (secs, nanos) = self.0.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
+                let ms = secs.saturating_mul(1_000).saturating_add(u64::from(nanos / 1_000_000));
+                Placed::At(Timestamp::from_millis(i64::try_from(ms).unwrap_or(i64::MAX)))
+            }
+            8 => Placed::AnyTime,
+            _ => Placed::Never,
+        }
+    }
+
     /// Reads the hyphenated form, upper or lower case; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         // The uuid crate would also read braces, `urn:uuid:` and no hyphens at all: one order, one address.
         (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(OrderId)
     }
+}
+
+/// What an id says of when its order was placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// The id was made then, by the clock of the process that took the order.
+    At(Timestamp),
+    /// The id is derived from a key and says nothing.
+    AnyTime,
+    /// No order has such an id.
+    Never,
 }
 
 /// Keeps these digests apart from other uses of SHA-256. Part of every derived id: never to be changed.
@@ -190,6 +220,15 @@ mod tests {
         for wrong in ["", "7", &text.replace('-', ""), &format!("{{{text}}}"), &format!("urn:uuid:{text}")] {
             assert_eq!(OrderId::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_id_tells_when_its_order_was_placed() {
+        let at = Timestamp::from_millis(1_764_000_000_123);
+        let id = OrderId::new(at, [7; 10]);
+        assert_eq!((id.as_uuid().get_version_num(), id.placed()), (7, Placed::At(at)));
+        assert_eq!(OrderId::from_key("17").placed(), Placed::AnyTime);
+        assert_eq!(OrderId::from_uuid(Uuid::from_u128(7)).placed(), Placed::Never);
     }
 
     #[test]

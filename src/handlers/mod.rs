@@ -14,9 +14,10 @@ use crate::domain::{OrderRecord, Outcome, Stage};
 
 /// Does a stage's work on one order.
 ///
-/// A handler is called at least once for every order and stage. After a crash it can be called again, and, while the
-/// in-flight store is out of reach, even while an earlier call still runs: always with the same [`Call::key`], so
-/// that it can do its effect once. A call that panics is not recorded; the order is delivered again.
+/// A handler is called at least once for every order and stage. It can be called again after a crash or a lost
+/// connection, even while an earlier call still runs: always with the same [`Call::key`], so that it can do its effect
+/// once. Of several outcomes the first that was recorded counts. A call that panics is not recorded; the order is
+/// delivered again.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// Works on one order, and says what came of it.

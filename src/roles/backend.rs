@@ -122,9 +122,14 @@ fn start_archive(settings: &Settings) -> Result<PostgresArchive, BackendError> {
 
 /// Postgres may be down when a process starts. Until the schema is there, ended orders wait in the queue `ending`.
 async fn migrate_when_in_reach(archive: Arc<PostgresArchive>) {
-    let mut wait = MIGRATE_WAIT_MIN;
+    let (mut wait, mut said) = (MIGRATE_WAIT_MIN, String::new());
     while let Err(error) = archive.migrate().await {
-        tracing::debug!(%error, "the schema of Postgres is not up to date yet");
+        let why = crate::cli::chain(&error);
+        // Once for each reason: some never pass, a missing right for example.
+        if why != said {
+            tracing::warn!(error = why, "the schema of Postgres is not up to date");
+            said = why;
+        }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(MIGRATE_WAIT_MAX);
     }

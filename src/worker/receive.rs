@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::finish::Finished;
 use super::hold::Ticket;
+use super::outbound::publish;
 use super::unpack::{InHand, unpack};
 use super::{Ports, StageOptions, WorkerOptions};
 use crate::batch::{BatchLimits, Batches, Load};
@@ -181,12 +182,14 @@ impl Receiver {
     /// Puts an order of a batch that comes again and again into a message of its own, so that the one that brings
     /// workers down brings down only itself.
     async fn send_alone(&self, order: OrderRecord, ticket: Ticket) {
-        match self.ports.queues.publish(Place::Stage(self.work.stage.stage), std::slice::from_ref(&order)).await {
-            Ok(()) => ticket.settle(),
-            Err(error) => {
-                tracing::warn!(%error, order = %order.id, "a batch could not be taken apart")
+        let place = Place::Stage(self.work.stage.stage);
+        // Held until it works: given back, it would come round at full speed, and each round counts as a delivery.
+        while publish(&self.ports, place, std::slice::from_ref(&order), &self.stop).await.is_err() {
+            if self.stop.is_cancelled() {
+                return;
             }
         }
+        ticket.settle();
     }
 
     async fn handle(&self, order: OrderRecord, ticket: Ticket, entered_at: Timestamp) {

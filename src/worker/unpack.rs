@@ -7,10 +7,13 @@ use std::time::Duration;
 use super::Ports;
 use super::hold::Ticket;
 use crate::domain::OrderRecord;
-use crate::ports::{DeadLetter, Delivery, Settle, Source, Unreadable};
+use crate::ports::{DeadLetter, Delivery, Receipt, Settle, Source, Unreadable};
 
 /// The wait before a message that could not be buried is given back, so that it does not come round at full speed.
 const BURY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The wait before a message of a newer release is given back. It holds a place of the prefetch meanwhile.
+const PARKED_FOR: Duration = Duration::from_secs(2);
 
 /// An order in hand.
 pub(super) struct InHand {
@@ -40,8 +43,13 @@ pub(super) async fn unpack(
             }
             Ok(orders) => Unreadable {
                 reason: "an order that has no business in this queue".into(),
+                is_newer: false,
                 bytes: crate::wire::encode_batch(&orders).into(),
             },
+            Err(unreadable) if unreadable.is_newer => {
+                park(source, unreadable.reason, settle.clone(), receipt);
+                continue;
+            }
             Err(unreadable) => unreadable,
         };
         if bury(ports, source, unreadable).await {
@@ -53,9 +61,18 @@ pub(super) async fn unpack(
     in_hand
 }
 
+/// Holds a message of a newer release for a while, and gives it back for a worker that can read it.
+fn park(source: Source, reason: String, settle: Arc<dyn Settle>, receipt: Receipt) {
+    tracing::warn!(?source, reason, "a message waits for a newer worker");
+    tokio::spawn(async move {
+        tokio::time::sleep(PARKED_FOR).await;
+        settle.give_back(receipt);
+    });
+}
+
 /// Whether the dead letters hold it now.
 async fn bury(ports: &Ports, source: Source, unreadable: Unreadable) -> bool {
-    let Unreadable { reason, bytes } = unreadable;
+    let Unreadable { reason, is_newer: _, bytes } = unreadable;
     tracing::warn!(?source, reason, bytes = bytes.len(), "a message goes to the dead letters");
     let letter = DeadLetter { source, reason, at: ports.clock.now(), bytes };
     let buried = ports.queues.bury(&letter).await;

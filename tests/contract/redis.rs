@@ -167,14 +167,30 @@ async fn a_record_without_its_content_counts_as_absent() {
 }
 
 #[tokio::test]
-async fn a_record_nobody_can_read_counts_as_absent() {
+async fn a_record_nobody_can_read_is_not_taken_for_none() {
     let Some(store) = Store::start().await else {
         return;
     };
     let order = order();
     store.put(&order).await;
     let _: () = store.client.hset(store.key(&order), ("o", "{\"v\":9")).await.unwrap();
-    assert_eq!(store.in_flight.find(order.id).await.unwrap(), None);
+    assert!(store.in_flight.find(order.id).await.is_err());
+}
+
+#[tokio::test]
+async fn a_store_that_lost_its_memory_says_since_when_it_knows() {
+    let Some(store) = Store::start().await else {
+        return;
+    };
+    let moment = ordering::domain::Timestamp::from_millis;
+    assert_eq!(store.in_flight.whole_since(moment(1_000)).await.unwrap(), moment(1_000));
+    assert_eq!(store.in_flight.whole_since(moment(2_000)).await.unwrap(), moment(1_000));
+    let marker = format!("{}:whole", store.namespace);
+    let _: () = store.client.del(&marker).await.unwrap();
+    assert_eq!(store.in_flight.whole_since(moment(3_000)).await.unwrap(), moment(3_000), "it was wiped");
+    let _: () = store.client.hset(&marker, ("run_id", "of before")).await.unwrap();
+    assert_eq!(store.in_flight.whole_since(moment(4_000)).await.unwrap(), moment(4_000), "it was started anew");
+    assert_eq!(store.in_flight.whole_since(moment(5_000)).await.unwrap(), moment(4_000));
 }
 
 #[tokio::test]

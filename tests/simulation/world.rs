@@ -63,6 +63,8 @@ struct State {
     ever_recorded: BTreeMap<(OrderId, u32, usize, u32), Vec<RecordedOutcome>>,
     archive: BTreeMap<OrderId, OrderRecord>,
     buried: usize,
+    /// Since when no record was lost or could not be written.
+    whole_since: Timestamp,
 }
 
 /// Everything outside the processes.
@@ -92,6 +94,7 @@ impl World {
             ever_recorded: BTreeMap::new(),
             archive: BTreeMap::new(),
             buried: 0,
+            whole_since: Timestamp::from_millis(0),
         };
         Arc::new(World {
             state: Mutex::new(state),
@@ -114,7 +117,10 @@ impl World {
     }
 
     pub fn wipe_in_flight(&self) {
-        self.state.lock().unwrap().records.clear();
+        let now = self.now();
+        let mut state = self.state.lock().unwrap();
+        state.records.clear();
+        state.whole_since = now;
     }
 
     pub fn archived(&self) -> BTreeMap<OrderId, OrderRecord> {
@@ -283,6 +289,10 @@ impl Queues for Process {
             })
     }
 
+    fn takes(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
     fn subscribe(&self, source: Source, prefetch: u16) -> Subscription {
         let (sender, deliveries) = mpsc::channel(usize::from(prefetch));
         let process = self.clone();
@@ -424,7 +434,15 @@ impl State {
 impl InFlight for Process {
     async fn put(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
         let put = self.world.effect(self, Part::InFlight, |state| orders.iter().for_each(|order| state.0.put(order)));
-        put.await.map_err(|(_, unavailable)| unavailable)
+        put.await.map_err(|(_, unavailable)| {
+            self.world.state.lock().unwrap().whole_since = self.world.now();
+            unavailable
+        })
+    }
+
+    async fn whole_since(&self, _now: Timestamp) -> Result<Timestamp, Unavailable> {
+        let whole_since = self.world.effect(self, Part::InFlight, |state| state.0.whole_since).await;
+        whole_since.map_err(|(_, unavailable)| unavailable)
     }
 
     async fn begin(

@@ -81,6 +81,10 @@ impl SourceQueue {
 
     fn arrived(&self, id: i64) {
         let mut state = self.state();
+        // A page that was read between the commit and this has it already.
+        if id <= state.read_up_to {
+            return;
+        }
         if !state.more && state.loaded.len() < PAGE {
             state.loaded.push_back(id);
             state.read_up_to = id;

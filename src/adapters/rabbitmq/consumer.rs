@@ -71,7 +71,7 @@ pub(super) struct Consumer {
     pub namespace: Namespace,
     pub queue: Queue,
     pub prefetch: u16,
-    /// Its capacity is 1: what is in it when the receiver is dropped is handed out, as far as anybody can tell.
+    /// As wide as the prefetch. What is in it is handed out, as far as anybody here can tell.
     pub deliveries: mpsc::Sender<Delivery>,
     pub settled: mpsc::UnboundedReceiver<Settled>,
     pub health: watch::Sender<Health>,
@@ -101,16 +101,11 @@ impl Consumer {
         while let Some((link, consuming)) = self.connect(&mut backoff).await {
             let connected_at = Instant::now();
             let number = self.connections.fetch_add(1, Ordering::Relaxed);
-            let mut session = Session {
-                consumer: &mut self,
-                number,
-                link: &link,
-                consuming,
-                unsettled: Unsettled::default(),
-                delivered_any: false,
-            };
+            let mut session =
+                Session { consumer: &mut self, number, link: &link, consuming, unsettled: Unsettled::default() };
             let ended = session.serve().await;
-            if session.delivered_any || connected_at.elapsed() >= LONG_LIVED {
+            // However much was delivered: a message that breaks the connection comes again with the next one.
+            if connected_at.elapsed() >= LONG_LIVED {
                 backoff.reset();
             }
             match ended {
@@ -190,7 +185,6 @@ struct Session<'a> {
     link: &'a Link,
     consuming: Consuming,
     unsettled: Unsettled,
-    delivered_any: bool,
 }
 
 impl Session<'_> {
@@ -253,7 +247,6 @@ impl Session<'_> {
                 }
                 message = self.consuming.messages.recv(), if next.is_none() && !all_in => match message {
                     Some(message) => {
-                        self.delivered_any = true;
                         let Some(delivery) = self.note(message) else { continue };
                         if wanted {
                             next = Some(delivery);

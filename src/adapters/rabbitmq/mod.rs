@@ -134,6 +134,10 @@ impl Queues for RabbitQueues {
         self.publisher.publish(Queue::Of(place), None, body).await
     }
 
+    fn takes(&self) -> Result<(), Unavailable> {
+        self.publisher.check()
+    }
+
     fn subscribe(&self, source: Source, prefetch: u16) -> Subscription {
         // As wide as the prefetch: a worker takes all that waits in one go.
         let (to_deliveries, deliveries) = mpsc::channel(usize::from(prefetch.clamp(1, PREFETCH_MAX)));

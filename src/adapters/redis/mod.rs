@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use fred::types::{Key, Value};
 
 use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
-use crate::ports::{Begun, InFlight, Recorded, Unavailable};
+use crate::ports::{Begun, Clock, InFlight, Recorded, SystemClock, Unavailable};
 use crate::wire;
 
 pub use connection::parse_url;
@@ -79,6 +79,7 @@ impl RedisOptions {
 static PUT: Script = Script::that_takes_memory(include_str!("put.lua"));
 static BEGIN: Script = Script::that_takes_memory(include_str!("begin.lua"));
 static RECORD: Script = Script::that_takes_memory(include_str!("record.lua"));
+static WHOLE: Script = Script::that_takes_memory(include_str!("whole.lua"));
 static END: Script = Script::that_frees_memory(include_str!("end.lua"));
 
 /// The records of the orders in flight.
@@ -88,6 +89,8 @@ pub struct RedisInFlight {
     in_flight_ttl: Duration,
     ended_ttl: Duration,
     has_checked_policy: AtomicBool,
+    /// A record could not be written since the marker was last moved.
+    lacks_records: AtomicBool,
 }
 
 impl RedisInFlight {
@@ -102,6 +105,7 @@ impl RedisInFlight {
             in_flight_ttl: options.in_flight_ttl,
             ended_ttl: options.ended_ttl,
             has_checked_policy: AtomicBool::new(false),
+            lacks_records: AtomicBool::new(false),
         })
     }
 
@@ -263,7 +267,10 @@ fn millis(duration: Duration) -> Value {
 impl InFlight for RedisInFlight {
     async fn put(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
         for orders in orders.chunks(ORDERS_PER_CALL) {
-            self.put_all(orders.iter()).await?;
+            if let Err(unavailable) = self.put_all(orders.iter()).await {
+                self.lacks_records.store(true, Ordering::Release);
+                return Err(unavailable);
+            }
         }
         Ok(())
     }
@@ -334,13 +341,32 @@ impl InFlight for RedisInFlight {
         let Some(fields) = self.connection.hash(self.key(id)).await? else {
             return Ok(None);
         };
-        record::read(&fields).or_else(|reason| {
+        // Not "there is none": a newer release may have written it.
+        record::read(&fields).map_err(|reason| {
             tracing::warn!(order = %id, reason, "a record in Redis cannot be read");
-            Ok(None)
+            Unavailable::new(PART, format!("the record of {id} cannot be read"))
         })
     }
 
+    async fn whole_since(&self, now: Timestamp) -> Result<Timestamp, Unavailable> {
+        let lacks_records = self.lacks_records.swap(false, Ordering::AcqRel);
+        let key = Key::from(format!("{}:whole", self.namespace));
+        let now = u64::try_from(now.as_millis()).unwrap_or(0);
+        let arguments = vec![number(now), number(u64::from(lacks_records))];
+        let reply = self.connection.run(&WHOLE, vec![key], arguments).await;
+        if reply.is_err() && lacks_records {
+            self.lacks_records.store(true, Ordering::Release);
+        }
+        let since = reply?.as_i64().ok_or_else(|| Unavailable::new(PART, "its marker is no moment"))?;
+        Ok(Timestamp::from_millis(since))
+    }
+
     async fn check(&self) -> Result<(), Unavailable> {
+        // Another process must not wait for this one to look for an order: until the marker is moved it would take
+        // records that could not be written for orders that never were.
+        if self.lacks_records.load(Ordering::Acquire) {
+            self.whole_since(SystemClock.now()).await?;
+        }
         self.connection.ping().await?;
         self.check_policy().await;
         Ok(())

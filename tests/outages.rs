@@ -133,11 +133,8 @@ async fn without_redis_orders_are_taken_and_carried_to_their_end() {
         seen.report(what);
         assert_eq!(seen.refused, []);
         assert!(seen.slowest_post < ANSWER_MAX && seen.slowest_read < ANSWER_MAX, "{what}: {seen:?}");
-        // Known gap: a Redis that is back has no record of what was taken without it, or what it has lost, until a
-        // worker has the order in its hands again. Until then a reader is told 404. See doc/architecture.md.
-        if !["back", "resumed", "wiped"].contains(&what) {
-            assert_eq!(seen.missed, Vec::<String>::new(), "{what}");
-        }
+        // What was taken without it, or lost by it, cannot be told until a worker has it in its hands again: 503.
+        assert_eq!(seen.missed, Vec::<String>::new(), "{what}");
     }
     traffic.check(&servers).await;
 }

@@ -12,8 +12,8 @@
 //! **Next place first, ack last.** An order leaves a queue only when its next place has confirmed that it holds it. A
 //! crash at any point means that the order is delivered again, and the in-flight store says how far it had come.
 //!
-//! [`unpack`] opens deliveries; [`receive`] takes deliveries, begins their orders and has the handler work on them; [`finish`] records outcomes and
-//! carries the recorded ones out; [`outbound`] and [`archiver`] are the two ways on, each with group commit; [`ending`]
+//! `unpack` opens deliveries; `receive` takes deliveries, begins their orders and has the handler work on them; `finish` records outcomes and
+//! carries the recorded ones out; `outbound` and `archiver` are the two ways on, each with group commit; `ending`
 //! drains what waited for the archive. They are joined by bounded channels, and each order carries its [`hold::Ticket`]:
 //! whoever drops an order without settling it gives its delivery back.
 //!

@@ -7,7 +7,7 @@
 //! Every call is bounded: waiting for a connection, making one, and the statement itself each have a limit. A
 //! connection that was lost, or leads to a server that takes no writes any more, is dropped and never used again; the
 //! next call makes a new one, to whichever of the hosts takes writes (`target_session_attrs=read-write`). While
-//! Postgres is out of reach most calls fail at once ([`super::reach`]).
+//! Postgres is out of reach most calls fail at once (`reach`).
 
 mod archive;
 mod connections;

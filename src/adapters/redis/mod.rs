@@ -1,7 +1,7 @@
 //! The in-flight store in Redis.
 //!
 //! A record is a hash `{namespace}:o:{order id}` that only grows, so that writes commute and late duplicates change
-//! nothing; [`record`] says what its fields are. Each call is one script over the records of the whole batch
+//! nothing; `record` says what its fields are. Each call is one script over the records of the whole batch
 //! (`*.lua`), which compares [`Progress`] numbers and never clocks. A script touches keys that have nothing in
 //! common, which Redis Cluster refuses: one primary, with replicas and Sentinel if need be, is what this is made for.
 //!
@@ -10,7 +10,7 @@
 //!
 //! # Failure handling
 //! Connections come back by themselves. While there is none a call fails at once; when Redis stays silent the first
-//! calls take `timeout`, and those after them fail at once ([`super::reach`]). A server's refusal (out of memory,
+//! calls take `timeout`, and those after them fail at once (`reach`). A server's refusal (out of memory,
 //! read-only) is [`Unavailable`] too. A key that is no record of ours counts as absent and harms only itself.
 
 mod connection;

@@ -19,7 +19,7 @@ use amqprs::{BasicProperties, FieldValue};
 use bytes::Bytes;
 use ordering::adapters::rabbitmq::{RabbitOptions, RabbitQueues, parse_url};
 use ordering::domain::{Delay, Order, OrderId, OrderRecord, Stage, Timestamp};
-use ordering::ports::{DeadLetter, Delivery, Place, PublishError, Queues, Source, Subscription};
+use ordering::ports::{DeadLetter, DeadLetterId, Delivery, Place, PublishError, Queues, Source, Subscription};
 use proxy::Proxy;
 use uuid::Uuid;
 
@@ -368,6 +368,7 @@ async fn unreadable_bytes_are_delivered_as_such_and_can_be_buried() {
         let unreadable = delivery.contents.unwrap_err();
         assert_eq!(unreadable.bytes, bytes);
         let letter = DeadLetter {
+            id: DeadLetterId::new(Timestamp::from_millis(0), [1; 10]),
             source: FROM_SCHEDULING,
             reason: "ä".repeat(400),
             at: Timestamp::from_millis(1_764_000_000_007),
@@ -763,6 +764,7 @@ async fn an_unreadable_letter_keeps_its_bytes() {
     let Some(broker) = Broker::find() else { return };
     let queues = broker.start().await;
     let letter = DeadLetter {
+        id: DeadLetterId::new(Timestamp::from_millis(0), [1; 10]),
         source: Source::Ending,
         reason: "none".into(),
         at: Timestamp::from_millis(0),

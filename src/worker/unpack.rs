@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Ports;
 use super::hold::Ticket;
 use crate::domain::OrderRecord;
-use crate::ports::{DeadLetter, Delivery, Receipt, Settle, Source, Unreadable};
+use crate::ports::{DeadLetter, DeadLetterId, Delivery, Receipt, Settle, Source, Unreadable};
 
 /// The wait before a message that could not be buried is given back, so that it does not come round at full speed.
 const BURY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -74,7 +74,8 @@ fn park(source: Source, reason: String, settle: Arc<dyn Settle>, receipt: Receip
 async fn bury(ports: &Ports, source: Source, unreadable: Unreadable) -> bool {
     let Unreadable { reason, is_newer: _, bytes } = unreadable;
     tracing::warn!(?source, reason, bytes = bytes.len(), "a message goes to the dead letters");
-    let letter = DeadLetter { source, reason, at: ports.clock.now(), bytes };
+    let at = ports.clock.now();
+    let letter = DeadLetter { id: DeadLetterId::new(at, rand::random()), source, reason, at, bytes };
     let buried = ports.queues.bury(&letter).await;
     if let Err(error) = &buried {
         tracing::warn!(?source, %error, "a dead letter could not be put aside");

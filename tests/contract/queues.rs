@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ordering::domain::{Delay, OrderId, OrderRecord, Stage};
-use ordering::ports::{DeadLetter, Delivery, Place, Queues, Receipt, Source, Subscription};
+use ordering::ports::{DeadLetter, DeadLetterId, Delivery, Place, Queues, Receipt, Source, Subscription};
 use tokio::time::timeout;
 
 use crate::support::{DEADLINE, accepted, after, now, order, orders, retry};
@@ -442,6 +442,7 @@ pub async fn bytes_that_are_no_message_come_as_they_are_and_can_be_buried(subjec
 
 async fn bury(queues: &Arc<dyn Queues>, bytes: &Bytes) {
     let letter = DeadLetter {
+        id: DeadLetterId::new(ordering::domain::Timestamp::from_millis(0), [1; 10]),
         source: SCHEDULING,
         reason: "no message: \"ä\"\u{0}\n".repeat(200),
         at: now(),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ordering::adapters::embedded::{Embedded, EmbeddedOptions, OpenError};
 use ordering::domain::{Stage, Timestamp};
-use ordering::ports::{Archive, DeadLetter, InFlight, Place, PublishError, Queues};
+use ordering::ports::{Archive, DeadLetter, DeadLetterId, InFlight, Place, PublishError, Queues};
 
 use crate::support::*;
 
@@ -51,7 +51,13 @@ async fn a_closed_database_is_one_file_and_refuses_everything() {
     assert!(log.is_err() || log.unwrap().len() == 0);
     let refused = queues.publish(place, &[order(2)]).await.unwrap_err();
     assert!(matches!(refused, PublishError::NotTaken(_)), "{refused}");
-    let letter = DeadLetter { source: FIRST, reason: "r".into(), at: Timestamp::from_millis(0), bytes: Bytes::new() };
+    let letter = DeadLetter {
+        id: DeadLetterId::new(Timestamp::from_millis(0), [1; 10]),
+        source: FIRST,
+        reason: "r".into(),
+        at: Timestamp::from_millis(0),
+        bytes: Bytes::new(),
+    };
     queues.bury(&letter).await.unwrap_err();
     queues.check().await.unwrap_err();
     embedded.in_flight().check().await.unwrap_err();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ordering::domain::{Delay, Stage, Timestamp};
-use ordering::ports::{Clock, DeadLetter, Place, Queues, Source, SystemClock};
+use ordering::ports::{Clock, DeadLetter, DeadLetterId, Place, Queues, Source, SystemClock};
 
 use crate::support::*;
 
@@ -57,8 +57,13 @@ async fn bytes_that_somebody_edited_are_delivered_as_unreadable() {
     let unreadable = next(&mut subscription).await.contents.unwrap_err();
     assert_eq!(&*unreadable.bytes, b"\x00\xff");
     assert_eq!(ids(&next(&mut subscription).await), [2]);
-    let letter =
-        DeadLetter { source: FIRST, reason: unreadable.reason, at: Timestamp::from_millis(5), bytes: unreadable.bytes };
+    let letter = DeadLetter {
+        id: DeadLetterId::new(Timestamp::from_millis(0), [1; 10]),
+        source: FIRST,
+        reason: unreadable.reason,
+        at: Timestamp::from_millis(5),
+        bytes: unreadable.bytes,
+    };
     queues.bury(&letter).await.unwrap();
     let row: (String, i64, Vec<u8>) = shell
         .query_row("SELECT source, at, bytes FROM dead_letters", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))

@@ -340,6 +340,22 @@ impl Queues for Process {
         buried.map_err(|(_, unavailable)| PublishError::Unknown(unavailable))
     }
 
+    fn dead_letters(&self, _prefetch: u16) -> Option<ordering::ports::DeadSubscription> {
+        None
+    }
+
+    async fn replay(&self, _source: Source, _bytes: &bytes::Bytes) -> Result<(), PublishError> {
+        Err(PublishError::NotTaken(Unavailable::new("queues", "not yet")))
+    }
+
+    async fn waiting(&self, _source: Source) -> Result<u64, Unavailable> {
+        Err(Unavailable::new("queues", "not yet"))
+    }
+
+    fn take_losses(&self) -> Vec<Source> {
+        Vec::new()
+    }
+
     async fn check(&self) -> Result<(), Unavailable> {
         Ok(())
     }
@@ -443,6 +459,15 @@ impl InFlight for Process {
     async fn whole_since(&self, _now: Timestamp) -> Result<Timestamp, Unavailable> {
         let whole_since = self.world.effect(self, Part::InFlight, |state| state.0.whole_since).await;
         whole_since.map_err(|(_, unavailable)| unavailable)
+    }
+
+    async fn claim(&self, orders: &[OrderRecord]) -> Result<Vec<ordering::ports::Claim>, Unavailable> {
+        let _ = orders;
+        Err(Unavailable::new("in-flight store", "not yet"))
+    }
+
+    async fn scan(&self, _cursor: u64) -> Result<ordering::ports::Scan, Unavailable> {
+        Err(Unavailable::new("in-flight store", "not yet"))
     }
 
     async fn begin(

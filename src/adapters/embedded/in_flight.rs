@@ -56,6 +56,15 @@ impl InFlight for EmbeddedInFlight {
         Ok(self.writer.write(size_bytes(orders), write).await?)
     }
 
+    async fn claim(&self, orders: &[OrderRecord]) -> Result<Vec<crate::ports::Claim>, Unavailable> {
+        let _ = orders;
+        Err(Unavailable::new("in-flight store", "not yet"))
+    }
+
+    async fn scan(&self, _cursor: u64) -> Result<crate::ports::Scan, Unavailable> {
+        Err(Unavailable::new("in-flight store", "not yet"))
+    }
+
     async fn begin(
         &self,
         stage: Stage,

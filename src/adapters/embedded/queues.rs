@@ -147,6 +147,22 @@ impl Queues for EmbeddedQueues {
         Ok(())
     }
 
+    fn dead_letters(&self, _prefetch: u16) -> Option<crate::ports::DeadSubscription> {
+        None
+    }
+
+    async fn replay(&self, _source: Source, _bytes: &bytes::Bytes) -> Result<(), PublishError> {
+        Err(PublishError::NotTaken(Unavailable::new("queues", "not yet")))
+    }
+
+    async fn waiting(&self, _source: Source) -> Result<u64, Unavailable> {
+        Err(Unavailable::new("queues", "not yet"))
+    }
+
+    fn take_losses(&self) -> Vec<Source> {
+        Vec::new()
+    }
+
     async fn check(&self) -> Result<(), Unavailable> {
         self.refuse_if_closed()?;
         self.shared.writer.check().await

@@ -168,6 +168,22 @@ impl Queues for RabbitQueues {
         self.publisher.publish(Queue::Dead, Some(headers.0), letter.bytes.to_vec()).await
     }
 
+    fn dead_letters(&self, _prefetch: u16) -> Option<crate::ports::DeadSubscription> {
+        None
+    }
+
+    async fn replay(&self, _source: Source, _bytes: &bytes::Bytes) -> Result<(), PublishError> {
+        Err(PublishError::NotTaken(Unavailable::new("queues", "not yet")))
+    }
+
+    async fn waiting(&self, _source: Source) -> Result<u64, Unavailable> {
+        Err(Unavailable::new("queues", "not yet"))
+    }
+
+    fn take_losses(&self) -> Vec<Source> {
+        Vec::new()
+    }
+
     async fn check(&self) -> Result<(), Unavailable> {
         self.publisher.check()?;
         let mut subscribed = self.subscribed.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,26 +1,30 @@
-//! Accepts orders: group commit into the first stage's queue.
+//! Accepts orders: group commit into the first stage's queue, or, while no queue takes them, into the outbox.
 //!
-//! The reply to a customer waits until the queues hold the order durably and its record is written, so that 202 means
-//! kept and the customer reads what he wrote. While one batch is being published, the orders that arrive make the
-//! next one.
+//! The reply to a customer waits until the order is held durably and its record is written, so that 202 means
+//! kept and the customer reads what he wrote. While one batch is being kept, the orders that arrive make the next one.
+//! [`keep`] says in which order the places are written.
 //!
 //! # Failure handling
-//! One task owns publishing and is never cancelled: a customer who hangs up takes nothing back. Orders the queues
-//! did not take are refused at once, those behind them too, so that nobody waits in line for a broker that is gone.
-//! If the in-flight store is out of reach the order is taken all the same: workers write its record from the message.
+//! One task owns the keeping and is never cancelled: a customer who hangs up takes nothing back. When nothing can keep
+//! orders they are refused at once, those behind them too, so that nobody waits in line for a server that is gone.
+
+mod keep;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{BatchLimits, Batches, Load};
-use crate::domain::{Order, OrderId, OrderRecord, Stage};
-use crate::ports::{Clock, InFlight, Place, PublishError, Queues, Unavailable};
+use crate::domain::{Order, OrderId, OrderRecord};
+use crate::ports::{Clock, Ports, Unavailable};
+use keep::{Keeper, Verdict};
 
 /// Why an order was not accepted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NotAccepted {
-    /// It was not taken: more orders wait than [`IntakeOptions::waiting_max`], or the service is stopping.
+    /// It was not taken: more orders wait than [`IntakeOptions::waiting_max`], or [`Backlog`] is full, or the service
+    /// is stopping.
     #[error("too many orders wait to be taken")]
     Overloaded,
     /// It was not taken: nothing that could keep it is in reach.
@@ -29,25 +33,55 @@ pub enum NotAccepted {
     /// Nobody knows whether it was taken: perhaps it will be found under this id.
     #[error("perhaps taken, as {id}: {unavailable}")]
     Unconfirmed { id: OrderId, unavailable: Unavailable },
+    /// Another order was placed with its key before.
+    #[error("another order has {id}, of the same key")]
+    KeyReused { id: OrderId },
+}
+
+/// Whether accepted orders are put into the journal even if nothing is amiss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Journaling {
+    /// Only those of which there would be no record otherwise.
+    Needed,
+    /// All: what is in flight is then known even when the in-flight store and the queues have lost it.
+    All,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct IntakeOptions {
     pub batch: BatchLimits,
-    /// Orders that may wait to be published.
+    /// Orders that may wait to be kept.
     pub waiting_max: usize,
+    pub journaling: Journaling,
+}
+
+/// Whether more orders wait in the queues than the system should take on. Said by whoever watches them.
+#[derive(Clone, Default)]
+pub struct Backlog(Arc<AtomicBool>);
+
+impl Backlog {
+    pub fn set_full(&self, is_full: bool) {
+        self.0.store(is_full, Ordering::Relaxed);
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Where new orders go in. Cheap to clone; the intake stops when the last clone is gone and all that waits is done.
 #[derive(Clone)]
 pub struct Intake {
     waiting: mpsc::Sender<Waiting>,
+    backlog: Backlog,
     clock: Arc<dyn Clock>,
 }
 
 struct Waiting {
     record: OrderRecord,
-    reply: oneshot::Sender<Result<(), NotAccepted>>,
+    /// Its id is derived from a key.
+    has_key: bool,
+    reply: oneshot::Sender<Verdict>,
 }
 
 impl Load for Waiting {
@@ -57,33 +91,34 @@ impl Load for Waiting {
 }
 
 impl Intake {
-    /// Starts the publishing task on the current runtime.
-    pub fn start(
-        options: IntakeOptions,
-        queues: Arc<dyn Queues>,
-        in_flight: Arc<dyn InFlight>,
-        clock: Arc<dyn Clock>,
-    ) -> Intake {
+    /// Starts the keeping task on the current runtime.
+    pub fn start(options: IntakeOptions, ports: &Ports, backlog: Backlog) -> Intake {
         let (waiting, receiver) = mpsc::channel(options.waiting_max);
-        let publisher = Publisher { batches: Batches::new(receiver, options.batch), refused: 0, queues, in_flight };
-        tokio::spawn(publisher.run());
-        Intake { waiting, clock }
+        let keeping = Keeping {
+            batches: Batches::new(receiver, options.batch),
+            keeper: Keeper::new(ports, options.journaling),
+            refused: 0,
+        };
+        tokio::spawn(keeping.run());
+        Intake { waiting, backlog, clock: ports.clock.clone() }
     }
 
-    /// Takes an order, and gives it its id: `id`, or a new one. Comes back when the order is kept, or is not.
-    ///
-    /// Two orders of one id are one order in the end, the one whose content came first.
+    /// Takes an order, and gives it its id: the one its Idempotency-Key stands for, or a new one. Comes back when the
+    /// order is kept, or is not. An order that comes again with its key is the same order: it is kept once.
     ///
     /// # Errors
-    /// [`NotAccepted`]; passing.
-    pub async fn accept(&self, order: Order, id: Option<OrderId>) -> Result<OrderId, NotAccepted> {
+    /// [`NotAccepted`]; passing, but for [`NotAccepted::KeyReused`].
+    pub async fn accept(&self, order: Order, key: Option<&str>) -> Result<OrderId, NotAccepted> {
+        if self.backlog.is_full() {
+            return Err(NotAccepted::Overloaded);
+        }
         // A place in the line first: a full line must not cost the work of preparing an order.
         let place = self.waiting.try_reserve().map_err(|_| NotAccepted::Overloaded)?;
         let now = self.clock.now();
-        let id = id.unwrap_or_else(|| OrderId::new(now, rand::random()));
+        let id = key.map_or_else(|| OrderId::new(now, rand::random()), OrderId::from_key);
         let (reply, kept) = oneshot::channel();
-        place.send(Waiting { record: OrderRecord::new(id, now, order), reply });
-        // The reply is dropped unsent only if the publishing task died; then nobody knows how far it had come.
+        place.send(Waiting { record: OrderRecord::new(id, now, order), has_key: key.is_some(), reply });
+        // The reply is dropped unsent only if the keeping task died; then nobody knows how far it had come.
         kept.await.unwrap_or_else(|_| {
             Err(NotAccepted::Unconfirmed { id, unavailable: Unavailable::new("intake", "it has stopped") })
         })?;
@@ -91,66 +126,61 @@ impl Intake {
     }
 }
 
-struct Publisher {
+struct Keeping {
     batches: Batches<Waiting>,
+    keeper: Keeper,
     /// Orders that were not taken since the last that was.
     refused: usize,
-    queues: Arc<dyn Queues>,
-    in_flight: Arc<dyn InFlight>,
 }
 
-impl Publisher {
+impl Keeping {
     async fn run(mut self) {
         while let Some(batch) = self.batches.next().await {
-            let (records, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.record, w.reply)).unzip();
-            let error = self.keep(&records).await.err();
+            let (replies, orders): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|waiting| (waiting.reply, (waiting.record, waiting.has_key))).unzip();
+            let verdicts = self.keeper.keep(orders).await;
+            self.log(&verdicts);
             // A reply nobody waits for any more is a customer who hung up: his order is kept all the same.
-            for (record, reply) in records.iter().zip(replies) {
-                let _ = reply.send(error.as_ref().map_or(Ok(()), |error| Err(not_accepted(error, record.id))));
-            }
-            match error {
-                Some(error) => {
-                    // Once for an outage, not once for each batch of it.
-                    if self.refused == 0 {
-                        tracing::warn!(%error, "orders are not taken");
-                    }
-                    self.refused += records.len() + self.refuse_those_behind(error.unavailable());
-                }
-                None if self.refused > 0 => {
-                    tracing::info!(refused = self.refused, "orders are taken again");
-                    self.refused = 0;
-                }
-                None => {}
+            for (reply, verdict) in replies.into_iter().zip(verdicts) {
+                let _ = reply.send(verdict);
             }
         }
     }
 
-    async fn keep(&self, records: &[OrderRecord]) -> Result<(), PublishError> {
-        // Asked first: in an outage every refused order would leave a record behind.
-        self.queues.takes().map_err(PublishError::NotTaken)?;
-        // The record before the queue: a worker that begins an order without one has to ask the archive, and if that is
-        // out of reach goes on without a fence.
-        if let Err(unavailable) = self.in_flight.put(records).await {
-            tracing::debug!(%unavailable, orders = records.len(), "accepted without in-flight records");
+    /// Says that orders are not taken, once for an outage and not for each batch of it, and refuses those behind: each
+    /// batch would take its own time to fail, and the last in line all of them together.
+    fn log(&mut self, verdicts: &[Verdict]) {
+        let (mut refused, mut reason) = (0, None);
+        for verdict in verdicts {
+            match verdict {
+                Err(NotAccepted::Unavailable(unavailable) | NotAccepted::Unconfirmed { unavailable, .. }) => {
+                    refused += 1;
+                    reason = Some(unavailable);
+                }
+                Ok(()) | Err(NotAccepted::Overloaded | NotAccepted::KeyReused { .. }) => {}
+            }
         }
-        self.queues.publish(Place::Stage(Stage::FIRST), records).await
-    }
-
-    /// Refuses all that waits: each batch would take its own time to fail, and the last in line all of them together.
-    /// How many that were.
-    fn refuse_those_behind(&mut self, unavailable: &Unavailable) -> usize {
-        let behind = self.batches.drain();
-        let refused = behind.len();
-        for waiting in behind {
-            let _ = waiting.reply.send(Err(NotAccepted::Unavailable(unavailable.clone())));
+        match reason {
+            Some(unavailable) => {
+                if self.refused == 0 {
+                    tracing::warn!(%unavailable, "orders are not taken");
+                }
+                self.refused += refused + refuse_all(self.batches.drain(), unavailable);
+            }
+            None if self.refused > 0 && verdicts.iter().any(Result::is_ok) => {
+                tracing::info!(refused = self.refused, "orders are taken again");
+                self.refused = 0;
+            }
+            None => {}
         }
-        refused
     }
 }
 
-fn not_accepted(error: &PublishError, id: OrderId) -> NotAccepted {
-    match error {
-        PublishError::NotTaken(unavailable) => NotAccepted::Unavailable(unavailable.clone()),
-        PublishError::Unknown(unavailable) => NotAccepted::Unconfirmed { id, unavailable: unavailable.clone() },
+/// Refuses orders with which nothing was done; how many that were.
+fn refuse_all(waiting: Vec<Waiting>, unavailable: &Unavailable) -> usize {
+    let refused = waiting.len();
+    for waiting in waiting {
+        let _ = waiting.reply.send(Err(NotAccepted::Unavailable(unavailable.clone())));
     }
+    refused
 }

@@ -6,6 +6,8 @@
 //! 2. [`worker`] carries it from stage to stage: begin, handle ([`handlers`]), record, carry out, ack.
 //! 3. The archive keeps it when it has ended; [`lookup`] finds it wherever it is.
 //!
+//! [`upkeep`] keeps the whole in order beside that: it publishes what had to wait, and what a queue has lost.
+//!
 //! What all this needs of the outside is in [`ports`], what stands behind the ports in [`adapters`]. [`roles`] puts
 //! the parts together by the [`settings`]; [`cli`] and [`client`] are for people at a terminal. doc/architecture.md
 //! has the picture.
@@ -25,5 +27,6 @@ pub mod process;
 pub mod readiness;
 pub mod roles;
 pub mod settings;
+pub mod upkeep;
 pub mod wire;
 pub mod worker;

@@ -1,14 +1,14 @@
-//! Finds an order: in the in-flight store, then in the archive.
+//! Finds an order: in the in-flight store, then in the archive; and knows of those in the journal.
 //!
 //! # Failure handling
-//! "Not found" is said only when both stores were asked and have nothing, and the in-flight store has lost nothing since
+//! "Not found" is said only when all of them were asked and have nothing, and the in-flight store has lost nothing since
 //! the order can have been placed. Else the answer is unknown, which is an error, never a wrong answer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Order, OrderId, OrderRecord, Placed, Status};
-use crate::ports::{Archive, Clock, InFlight, Unavailable};
+use crate::domain::{OrderId, OrderRecord, Placed};
+use crate::ports::{Archive, Clock, InFlight, Journal, Ports, Unavailable};
 
 /// How far the clocks of two processes may lie apart.
 const CLOCKS_APART: Duration = Duration::from_secs(5);
@@ -17,27 +17,22 @@ const CLOCKS_APART: Duration = Duration::from_secs(5);
 /// is wrong.
 const DOUBT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What is known of an order that may be placed a second time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlacedBefore {
-    /// It is on its way, or has ended.
-    This,
-    /// An order of other content has its id.
-    Another,
-    /// It is to be published: of two copies of an order the second changes nothing.
-    Unknown,
-}
-
 #[derive(Clone)]
 pub struct Lookup {
     in_flight: Arc<dyn InFlight>,
     archive: Arc<dyn Archive>,
+    journal: Option<Arc<dyn Journal>>,
     clock: Arc<dyn Clock>,
 }
 
 impl Lookup {
-    pub fn new(in_flight: Arc<dyn InFlight>, archive: Arc<dyn Archive>, clock: Arc<dyn Clock>) -> Self {
-        Lookup { in_flight, archive, clock }
+    pub fn new(ports: &Ports) -> Self {
+        Lookup {
+            in_flight: ports.in_flight.clone(),
+            archive: ports.archive.clone(),
+            journal: ports.journal.clone(),
+            clock: ports.clock.clone(),
+        }
     }
 
     /// The order as far as it has come; `None` if there is no such order.
@@ -61,29 +56,20 @@ impl Lookup {
         }
     }
 
-    /// Whether an order that comes with a derived id has been placed before.
-    pub async fn placed_before(&self, id: OrderId, order: &Order) -> PlacedBefore {
-        match self.find(id).await {
-            Ok(Some(placed)) if placed.order != *order => PlacedBefore::Another,
-            // A record alone proves nothing: it is written before the order is published. Only a step does, or an end.
-            Ok(Some(placed)) if placed.history.status() == Status::Accepted => PlacedBefore::Unknown,
-            Ok(Some(_)) => PlacedBefore::This,
-            Ok(None) => PlacedBefore::Unknown,
-            Err(unavailable) => {
-                tracing::debug!(order = %id, %unavailable, "placed without a look for an earlier one");
-                PlacedBefore::Unknown
-            }
-        }
-    }
-
     /// Whether an order that neither store has is none at all.
     ///
     /// # Errors
-    /// [`Unavailable`] if the in-flight store may have lost it: its worker will write the record again.
+    /// [`Unavailable`] if it was taken, or if the in-flight store may have lost it: its worker will write the record again.
     async fn missing(&self, id: OrderId) -> Result<(), Unavailable> {
         let placed = id.placed();
         if placed == Placed::Never {
             return Ok(());
+        }
+        // It says that the order was taken, and not how far it has come: it may have been read further on before.
+        if let Some(journal) = &self.journal
+            && journal.find(id).await?.is_some()
+        {
+            return Err(Unavailable::new("in-flight store", "it has no record of it, though it was taken"));
         }
         let now = self.clock.now();
         let whole_since = self.in_flight.whole_since(now).await?;

@@ -20,10 +20,26 @@ pub use in_flight::{Begun, Claim, InFlight, Recorded, Scan, Unmoved};
 pub use journal::{Journal, Leases, Purpose};
 pub use queues::{
     DeadDelivery, DeadSubscription, Delivery, Place, PublishError, Queues, Receipt, Settle, Source, Subscription,
-    Unreadable,
+    UnknownSource, Unreadable,
 };
 
+use std::sync::Arc;
+
 use crate::domain::Timestamp;
+
+/// A back end: everything the way of an order needs of the outside.
+#[derive(Clone)]
+pub struct Ports {
+    pub queues: Arc<dyn Queues>,
+    pub in_flight: Arc<dyn InFlight>,
+    pub archive: Arc<dyn Archive>,
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// Where queues and in-flight store are one durable file, there is nothing a journal could add.
+    pub journal: Option<Arc<dyn Journal>>,
+    /// A back end of one process needs none.
+    pub leases: Option<Arc<dyn Leases>>,
+    pub clock: Arc<dyn Clock>,
+}
 
 /// A part of the system is out of reach, or did not answer in time. Passing: try again later.
 #[derive(Clone, Debug, thiserror::Error)]

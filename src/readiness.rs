@@ -1,12 +1,11 @@
 //! Whether this process can do its work, and if not, whose fault it is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::ports::{Archive, InFlight, Queues, Unavailable};
+use crate::ports::{Ports, Unavailable};
 
 /// A part that takes longer than this to say how it is counts as down.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -14,9 +13,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Asks all parts when it is asked.
 #[derive(Clone)]
 pub struct Readiness {
-    pub queues: Arc<dyn Queues>,
-    pub in_flight: Arc<dyn InFlight>,
-    pub archive: Arc<dyn Archive>,
+    pub ports: Ports,
+    /// Whether the process takes new orders: it can do that while the queues are down, if there is a journal.
+    pub takes_orders: bool,
     /// Cancelled when the process begins to stop.
     pub stopping: CancellationToken,
     /// What the back end calls its parts: queues, in-flight store, archive.
@@ -66,17 +65,25 @@ pub struct Part {
 impl Readiness {
     /// How this process is, and each part it needs.
     pub async fn report(&self) -> (Condition, Vec<Part>) {
-        let checks = [self.queues.check(), self.in_flight.check(), self.archive.check()];
+        let Ports { queues, in_flight, archive, .. } = &self.ports;
+        let checks = [queues.check(), in_flight.check(), archive.check()];
         let checks = checks.map(|check| tokio::time::timeout(CHECK_TIMEOUT, check));
         let answers = join_all(checks).await;
         let parts: Vec<Part> = self.names.into_iter().zip(answers).map(|(name, answer)| part(name, answer)).collect();
         let condition = match &parts[..] {
             _ if self.stopping.is_cancelled() => Condition::Stopping,
-            [queues, ..] if queues.down.is_some() => Condition::Unavailable,
+            [queues, ..] if queues.down.is_some() && !self.has_an_outbox() => Condition::Unavailable,
             others if others.iter().any(|part| part.down.is_some()) => Condition::Degraded,
             _ => Condition::Ready,
         };
         (condition, parts)
+    }
+}
+
+impl Readiness {
+    /// Whether orders can be taken while the queues are down.
+    fn has_an_outbox(&self) -> bool {
+        self.takes_orders && self.ports.journal.as_ref().is_some_and(|journal| journal.takes().is_ok())
     }
 }
 

@@ -17,13 +17,14 @@ use crate::api::{Api, ApiOptions, Orders};
 use crate::batch::BatchLimits;
 use crate::domain::Stage;
 use crate::handlers::{Handler, NoWork, Simulated};
-use crate::intake::{Intake, IntakeOptions};
+use crate::intake::{Backlog, Intake, IntakeOptions, Journaling};
 use crate::lookup::Lookup;
-use crate::ports::SystemClock;
+use crate::ports::Ports;
 use crate::process;
 use crate::readiness::Readiness;
 use crate::settings::{self, Settings};
-use crate::worker::{Ports, StageOptions, Worker, WorkerOptions};
+use crate::upkeep::{Upkeep, UpkeepOptions};
+use crate::worker::{StageOptions, Worker, WorkerOptions};
 
 /// Why a role could not run. None of these passes by itself.
 #[derive(Debug, thiserror::Error)]
@@ -84,21 +85,17 @@ async fn run(settings: &Settings, parts: Parts<'_>) -> Result<(), RoleError> {
     // The port first: the likeliest error of a second start, and the cheapest to find.
     let listener = parts.listen.map(listen).transpose()?;
     let backend = Backend::open(settings)?;
-    let ports = Ports {
-        queues: backend.queues(),
-        in_flight: backend.in_flight(),
-        archive: backend.archive(),
-        clock: Arc::new(SystemClock),
-    };
+    let ports = backend.ports();
+    let backlog = Backlog::default();
+    let upkeep = Upkeep::start(&upkeep_options(settings), &ports, parts.orders.then(|| backlog.clone()));
     let worker = (!parts.stages.is_empty()).then(|| start_worker(settings, &ports, parts.stages));
     let stopping = CancellationToken::new();
     let api = match listener {
         Some(listener) => {
-            let orders = parts.orders.then(|| orders(settings, &ports));
+            let orders = parts.orders.then(|| orders(settings, &ports, backlog));
             let readiness = Readiness {
-                queues: ports.queues.clone(),
-                in_flight: ports.in_flight.clone(),
-                archive: ports.archive.clone(),
+                ports: ports.clone(),
+                takes_orders: parts.orders,
                 stopping: stopping.clone(),
                 names: backend.names(),
             };
@@ -125,7 +122,7 @@ async fn run(settings: &Settings, parts: Parts<'_>) -> Result<(), RoleError> {
             worker.stop(left()).await;
         }
     };
-    tokio::join!(stop_api, stop_worker);
+    tokio::join!(stop_api, stop_worker, upkeep.stop(left()));
     ports.queues.close().await;
     backend.close().await;
     tracing::info!("stopped");
@@ -141,11 +138,18 @@ fn batch_limits(settings: &Settings) -> BatchLimits {
     BatchLimits { orders_max: settings.batch.orders_max, bytes_max: settings.batch.bytes_max }
 }
 
-fn orders(settings: &Settings, ports: &Ports) -> Orders {
-    let options = IntakeOptions { batch: batch_limits(settings), waiting_max: settings.api.requests_max };
+fn orders(settings: &Settings, ports: &Ports, backlog: Backlog) -> Orders {
+    let options = IntakeOptions {
+        batch: batch_limits(settings),
+        waiting_max: settings.api.requests_max,
+        journaling: match settings.journal {
+            settings::Journal::Off => Journaling::Needed,
+            settings::Journal::Accepted => Journaling::All,
+        },
+    };
     Orders {
-        intake: Intake::start(options, ports.queues.clone(), ports.in_flight.clone(), ports.clock.clone()),
-        lookup: Lookup::new(ports.in_flight.clone(), ports.archive.clone(), ports.clock.clone()),
+        intake: Intake::start(options, ports, backlog),
+        lookup: Lookup::new(ports),
         body_bytes_max: settings.api.body_max_bytes,
         body_timeout: settings.api.request_timeout,
     }
@@ -157,6 +161,16 @@ fn api_options(settings: &Settings) -> ApiOptions {
         threads => threads,
     };
     ApiOptions { threads, connections_max: settings.api.connections_max, request_timeout: settings.api.request_timeout }
+}
+
+fn upkeep_options(settings: &Settings) -> UpkeepOptions {
+    UpkeepOptions {
+        // A name can be given twice, a lease must not be.
+        holder: format!("{} {:08x}", settings.worker_name, rand::random::<u32>()).into(),
+        batch: batch_limits(settings),
+        reconcile_after: settings.reconcile_after,
+        backlog_max_messages: settings.api.backlog_max_messages,
+    }
 }
 
 fn start_worker(settings: &Settings, ports: &Ports, stages: &[Stage]) -> Worker {

@@ -1,8 +1,9 @@
-//! The real intake, worker loop and lookup on a world that fails, thousands of times.
+//! The real intake, worker loop, upkeep and lookup on a world that fails, thousands of times.
 //!
 //! Each run is made from a seed: processes die, freeze and wake between any two effects, replies get lost, effects
-//! happen twice or late, messages overtake each other, stores go down and are wiped. At the end everything is well
-//! again, and every order that was accepted has ended exactly once. No reader ever got a 404 for one.
+//! happen twice or late, messages overtake each other, stores go down and are wiped, queues are lost with what they held.
+//! At the end everything is well again, every order that was accepted has ended exactly once, and none that was refused
+//! has come to life. No reader ever got a 404 for one.
 //!
 //! A failing run prints its seed: `ORDERING_TEST_SEED=17 cargo test --test simulation` runs it alone.
 //! `ORDERING_TEST_SEEDS=20000` runs more of them.
@@ -18,9 +19,11 @@ use async_trait::async_trait;
 use ordering::batch::BatchLimits;
 use ordering::domain::{Order, OrderId, Outcome, RetryPolicy, Stage, Status};
 use ordering::handlers::{Call, Handler};
-use ordering::intake::{Intake, IntakeOptions, NotAccepted};
-use ordering::lookup::{Lookup, PlacedBefore};
-use ordering::worker::{Ports, StageOptions, Worker, WorkerOptions};
+use ordering::intake::{Backlog, Intake, IntakeOptions, Journaling, NotAccepted};
+use ordering::lookup::Lookup;
+use ordering::ports::Source;
+use ordering::upkeep::{Upkeep, UpkeepOptions};
+use ordering::worker::{StageOptions, Worker, WorkerOptions};
 use rand::Rng;
 use tokio::time::Instant;
 use world::{Faults, Part, Process, World};
@@ -32,13 +35,44 @@ const TROUBLE: Duration = Duration::from_secs(60);
 /// More than all retries of an order can take.
 const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
-/// What a run may do to the in-flight store.
+/// How long an order stands still before it is published again. Longer than any process freezes.
+const RECONCILE_AFTER: Duration = Duration::from_secs(40);
+
+/// What a run may do beside killing and freezing processes, losing replies and taking the broker down for a while.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fence {
-    /// Nothing but being slow: recorded outcomes must count, and reads must be exact.
-    Stands,
-    /// It loses calls, goes down and is wiped: orders must still end, each once.
-    Falls,
+enum Kind {
+    /// The database goes down. The in-flight store is only slow: recorded outcomes must count, and reads must be exact.
+    Fenced,
+    /// The in-flight store loses calls, goes down and is wiped: orders must still end, each once.
+    Unfenced,
+    /// Queues are lost with what they held.
+    QueuesLost,
+    /// Queues are lost and the in-flight store is wiped; all orders are in the journal.
+    AllButJournalLost,
+}
+
+impl Kind {
+    /// The in-flight store is slow at worst.
+    fn has_fence(self) -> bool {
+        match self {
+            Kind::Fenced | Kind::QueuesLost => true,
+            Kind::Unfenced | Kind::AllButJournalLost => false,
+        }
+    }
+
+    fn loses_queues(self) -> bool {
+        match self {
+            Kind::QueuesLost | Kind::AllButJournalLost => true,
+            Kind::Fenced | Kind::Unfenced => false,
+        }
+    }
+
+    fn journaling(self) -> Journaling {
+        match self {
+            Kind::AllButJournalLost => Journaling::All,
+            Kind::Fenced | Kind::Unfenced | Kind::QueuesLost => Journaling::Needed,
+        }
+    }
 }
 
 struct Work(Arc<World>);
@@ -63,73 +97,107 @@ fn limits() -> BatchLimits {
     BatchLimits { orders_max: 8, bytes_max: 4_096 }
 }
 
-fn start_worker(world: &Arc<World>, number: usize) -> (Process, Worker) {
+/// A process and what runs in it.
+struct WorkerProcess {
+    process: Process,
+    _worker: Worker,
+    _upkeep: Upkeep,
+}
+
+fn start_upkeep(process: &Process, backlog: Option<Backlog>) -> Upkeep {
+    let options = UpkeepOptions {
+        holder: process.name().into(),
+        batch: limits(),
+        reconcile_after: RECONCILE_AFTER,
+        backlog_max_messages: 1_000,
+    };
+    Upkeep::start(&options, &process.ports(), backlog)
+}
+
+fn start_worker(world: &Arc<World>, number: usize) -> WorkerProcess {
     let process = Process::start(world);
-    let shared = Arc::new(process.clone());
-    let ports = Ports { queues: shared.clone(), in_flight: shared.clone(), archive: shared, clock: world.clone() };
     let stages = Stage::ALL.map(|stage| StageOptions {
         stage,
         handler: Arc::new(Work(world.clone())),
         at_once: 16,
         prefetch: 4,
-        retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(60) },
+        retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(15) },
         max_deliveries: 1_000,
     });
     let options = WorkerOptions { name: format!("worker-{number}").into(), batch: limits() };
-    (process, Worker::start(&options, &ports, stages.into()))
+    let worker = Worker::start(&options, &process.ports(), stages.into());
+    let upkeep = start_upkeep(&process, None);
+    WorkerProcess { process, _worker: worker, _upkeep: upkeep }
 }
 
 struct Api {
     process: Process,
     intake: Intake,
     lookup: Lookup,
+    _upkeep: Upkeep,
 }
 
-fn start_api(world: &Arc<World>) -> Api {
+fn start_api(world: &Arc<World>, kind: Kind) -> Api {
     let process = Process::start(world);
-    let shared = Arc::new(process.clone());
-    let options = IntakeOptions { batch: limits(), waiting_max: 64 };
-    let intake = Intake::start(options, shared.clone(), shared.clone(), world.clone());
-    Api { process, intake, lookup: Lookup::new(shared.clone(), shared, world.clone()) }
+    let options = IntakeOptions { batch: limits(), waiting_max: 64, journaling: kind.journaling() };
+    let (ports, backlog) = (process.ports(), Backlog::default());
+    let upkeep = start_upkeep(&process, Some(backlog.clone()));
+    Api { intake: Intake::start(options, &ports, backlog), lookup: Lookup::new(&ports), process, _upkeep: upkeep }
 }
 
 /// What customers were told.
 #[derive(Default)]
 struct Promises {
     accepted: Vec<OrderId>,
-    unconfirmed: Vec<OrderId>,
+    /// Customers whose order was not taken, and who did not send it again.
+    refused: Vec<String>,
 }
 
-async fn customer(world: Arc<World>, apis: Arc<Mutex<Vec<Api>>>, promises: Arc<Mutex<Promises>>, fence: Fence) {
+fn order_of(customer: &str) -> Order {
+    let json = format!(
+        r#"{{"customer_id":"{customer}","currency":"EUR","items":[{{"sku":"s","quantity":1,"unit_price":"1.00"}}]}}"#
+    );
+    Order::from_json(json.as_bytes()).unwrap()
+}
+
+async fn customer(
+    world: Arc<World>,
+    apis: Arc<Mutex<Vec<Api>>>,
+    promises: Arc<Mutex<Promises>>,
+    kind: Kind,
+    number: usize,
+) {
     let wait = world.random(|rng| rng.random_range(0..TROUBLE.as_millis() as u64));
     tokio::time::sleep(Duration::from_millis(wait)).await;
-    let json = r#"{"customer_id":"c","currency":"EUR","items":[{"sku":"s","quantity":1,"unit_price":"1.00"}]}"#;
-    let order = Order::from_json(json.as_bytes()).unwrap();
     let pick = || world.random(|rng| rng.random_range(0..APIS));
-    let place = async |id: Option<OrderId>| {
-        let (intake, lookup) = {
-            let api = &apis.lock().unwrap()[pick()];
-            (api.intake.clone(), api.lookup.clone())
-        };
-        if let Some(id) = id {
-            match lookup.placed_before(id, &order).await {
-                PlacedBefore::This => return Ok(id),
-                PlacedBefore::Another => panic!("{id} is another order"),
-                PlacedBefore::Unknown => {}
-            }
-        }
-        intake.accept(order.clone(), id).await
-    };
-    // Some send a key, and send again until they are told that the order was taken.
-    let (has_key, number) = world.random(|rng| (rng.random_bool(0.5), rng.random::<u64>()));
-    let key = has_key.then(|| OrderId::from_key(&number.to_string()));
+    let intake = || apis.lock().unwrap()[pick()].intake.clone();
+    // Some send a key, and send again until they are told that the order was taken. Some of those send another order with
+    // the same key, which no customer should.
+    let (has_key, is_wrong) = world.random(|rng| (rng.random_bool(0.5), rng.random_bool(0.1)));
+    let name = format!("customer-{number}");
+    let (order, key) = (order_of(&name), has_key.then(|| name.clone()));
+    if has_key && is_wrong {
+        let (intake, name) = (intake(), name.clone());
+        let other = order_of(&format!("{name}-again"));
+        let wait = world.random(|rng| rng.random_range(0..3_000));
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            let _ = intake.accept(other, Some(&name)).await;
+        });
+    }
     let id = loop {
         // A reply from a process that died never comes: the customer hangs up.
-        match tokio::time::timeout(Duration::from_secs(30), place(key)).await {
+        let intake = intake();
+        let accepted = intake.accept(order.clone(), key.as_deref());
+        match tokio::time::timeout(Duration::from_secs(30), accepted).await {
             Ok(Ok(id)) => break id,
+            Ok(Err(NotAccepted::KeyReused { .. })) if is_wrong => return,
+            Ok(Err(NotAccepted::KeyReused { id })) => panic!("{id} is this very order"),
             Ok(Err(_)) | Err(_) if has_key => tokio::time::sleep(Duration::from_millis(500)).await,
-            Ok(Err(NotAccepted::Unconfirmed { id, .. })) => return promises.lock().unwrap().unconfirmed.push(id),
-            Ok(Err(NotAccepted::Overloaded | NotAccepted::Unavailable(_))) | Err(_) => return,
+            Ok(Err(NotAccepted::Overloaded | NotAccepted::Unavailable(_))) => {
+                return promises.lock().unwrap().refused.push(name);
+            }
+            Ok(Err(NotAccepted::Unconfirmed { .. })) | Err(_) => return,
         }
     };
     promises.lock().unwrap().accepted.push(id);
@@ -141,7 +209,7 @@ async fn customer(world: Arc<World>, apis: Arc<Mutex<Vec<Api>>>, promises: Arc<M
         if let Ok(Ok(found)) = found {
             let status = found.unwrap_or_else(|| panic!("404 for {id} after its 202")).history.status();
             // Records that were lost come back from messages, late duplicates among them.
-            assert!(fence == Fence::Falls || status >= seen, "{id} went back from {seen:?} to {status:?}");
+            assert!(!kind.has_fence() || status >= seen, "{id} went back from {seen:?} to {status:?}");
             seen = status;
         }
         let wait = world.random(|rng| rng.random_range(10..20_000));
@@ -149,12 +217,14 @@ async fn customer(world: Arc<World>, apis: Arc<Mutex<Vec<Api>>>, promises: Arc<M
     }
 }
 
-async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, fence: Fence) -> Vec<(Process, Worker)> {
+async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, kind: Kind) -> Vec<WorkerProcess> {
     let faults = Faults { call_lost: 0.03, reply_lost: 0.03, doubled: 0.05, slow: 0.05 };
     let only_slow = Faults { doubled: 0.05, slow: 0.05, ..Faults::default() };
+    // What the journal could not take when the order was accepted it cannot give back.
+    let has_journal = kind.journaling() == Journaling::All;
     world.set_faults(Part::Queues, faults);
-    world.set_faults(Part::Archive, faults);
-    world.set_faults(Part::InFlight, if fence == Fence::Falls { faults } else { only_slow });
+    world.set_faults(Part::Archive, if has_journal { only_slow } else { faults });
+    world.set_faults(Part::InFlight, if kind.has_fence() { only_slow } else { faults });
     let mut workers: Vec<_> = (0..WORKERS).map(|number| start_worker(world, number)).collect();
     let mut dead = Vec::new();
     let end = Instant::now() + TROUBLE;
@@ -162,18 +232,18 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, fence: Fence) 
         let wait = world.random(|rng| rng.random_range(100..4_000));
         tokio::time::sleep(Duration::from_millis(wait)).await;
         let (what, which, secs) =
-            world.random(|rng| (rng.random_range(0..7), rng.random_range(0..WORKERS), rng.random_range(1..15)));
+            world.random(|rng| (rng.random_range(0..9), rng.random_range(0..WORKERS), rng.random_range(1..15)));
         let during = Duration::from_secs(secs);
         match what {
             // A worker dies, and another takes its place.
             0 | 1 => {
-                workers[which].0.freeze();
+                workers[which].process.freeze();
                 let new = start_worker(world, which);
                 dead.push(std::mem::replace(&mut workers[which], new));
             }
             // A worker freezes, and wakes when its orders have long gone to others.
             2 | 3 => {
-                let process = workers[which].0.clone();
+                let process = workers[which].process.clone();
                 process.freeze();
                 tokio::spawn(async move {
                     tokio::time::sleep(during).await;
@@ -184,11 +254,18 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, fence: Fence) 
                 let mut apis = apis.lock().unwrap();
                 let which = which % apis.len();
                 apis[which].process.freeze();
-                apis[which] = start_api(world);
+                apis[which] = start_api(world, kind);
             }
-            5 => world.take_down(if which == 0 { Part::Queues } else { Part::Archive }, during),
-            _ if fence == Fence::Falls && which == 0 => world.wipe_in_flight(),
-            _ if fence == Fence::Falls => world.take_down(Part::InFlight, during),
+            5 | 6 if which == 0 => world.take_down(Part::Queues, during),
+            5 | 6 if !has_journal => world.take_down(Part::Archive, during),
+            7 if kind.loses_queues() => {
+                let (source, with_delays, is_noticed) =
+                    world.random(|rng| (rng.random_range(0..5), rng.random_bool(0.5), rng.random_bool(0.6)));
+                let source = Source::all().nth(source).expect("there are five");
+                world.wipe_queue(source, with_delays, is_noticed);
+            }
+            _ if !kind.has_fence() && which == 0 => world.wipe_in_flight(),
+            _ if !kind.has_fence() => world.take_down(Part::InFlight, during),
             _ => {}
         }
     }
@@ -201,15 +278,15 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, fence: Fence) 
     workers
 }
 
-async fn run(seed: u64, fence: Fence) {
+async fn run(seed: u64, kind: Kind) {
     let world = World::new(seed);
-    let apis = Arc::new(Mutex::new((0..APIS).map(|_| start_api(&world)).collect::<Vec<_>>()));
+    let apis = Arc::new(Mutex::new((0..APIS).map(|_| start_api(&world, kind)).collect::<Vec<_>>()));
     let promises = Arc::new(Mutex::new(Promises::default()));
     let mut customers = tokio::task::JoinSet::new();
-    for _ in 0..ORDERS {
-        customers.spawn(customer(world.clone(), apis.clone(), promises.clone(), fence));
+    for number in 0..ORDERS {
+        customers.spawn(customer(world.clone(), apis.clone(), promises.clone(), kind, number));
     }
-    let _workers = trouble(&world, &apis, fence).await;
+    let _workers = trouble(&world, &apis, kind).await;
 
     while let Some(customer) = customers.join_next().await {
         customer.expect("a customer saw what must not be");
@@ -219,20 +296,24 @@ async fn run(seed: u64, fence: Fence) {
         assert!(Instant::now() < end, "{} messages never left the queues", world.messages());
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
-    check(&world, &promises.lock().unwrap(), fence);
+    check(&world, &promises.lock().unwrap(), kind);
 }
 
-fn check(world: &Arc<World>, promises: &Promises, fence: Fence) {
+fn check(world: &Arc<World>, promises: &Promises, kind: Kind) {
     let archive = world.archived();
     for id in &promises.accepted {
         let archived = archive.get(id).unwrap_or_else(|| panic!("{id} was accepted and is lost"));
         assert!(archived.history.status().has_ended());
     }
+    for order in archive.values() {
+        let customer = order.order.fields().unwrap().customer_id.into_owned();
+        assert!(!promises.refused.contains(&customer), "the order of {customer} was refused and carried out");
+    }
     assert_eq!(world.buried(), 0, "a message of ours was taken for a dead letter");
     for (point, recorded) in world.ever_recorded() {
-        assert!(fence == Fence::Falls || recorded.len() == 1, "two outcomes for {point:?}");
+        assert!(!kind.has_fence() || recorded.len() == 1, "two outcomes for {point:?}");
     }
-    if fence == Fence::Falls {
+    if !kind.has_fence() {
         return;
     }
     let mut by_order: BTreeMap<OrderId, usize> = BTreeMap::new();
@@ -257,10 +338,10 @@ fn check(world: &Arc<World>, promises: &Promises, fence: Fence) {
     }
 }
 
-fn simulate(seed: u64, fence: Fence) -> std::thread::Result<()> {
+fn simulate(seed: u64, kind: Kind) -> std::thread::Result<()> {
     std::panic::catch_unwind(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(run(seed, fence));
+        runtime.block_on(run(seed, kind));
     })
 }
 
@@ -268,21 +349,31 @@ fn seeds() -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     match number("ORDERING_TEST_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("ORDERING_TEST_SEEDS").unwrap_or(1_000)).collect(),
+        None => (0..number("ORDERING_TEST_SEEDS").unwrap_or(500)).collect(),
     }
 }
 
-fn simulate_all(fence: Fence) {
-    let failed: Vec<u64> = seeds().into_iter().filter(|seed| simulate(*seed, fence).is_err()).take(3).collect();
-    assert!(failed.is_empty(), "{fence:?} fails with ORDERING_TEST_SEED={} (and {failed:?})", failed[0]);
+fn simulate_all(kind: Kind) {
+    let failed: Vec<u64> = seeds().into_iter().filter(|seed| simulate(*seed, kind).is_err()).take(3).collect();
+    assert!(failed.is_empty(), "{kind:?} fails with ORDERING_TEST_SEED={} (and {failed:?})", failed[0]);
 }
 
 #[test]
 fn every_accepted_order_ends_once_by_its_recorded_outcomes_and_is_never_read_backwards() {
-    simulate_all(Fence::Stands);
+    simulate_all(Kind::Fenced);
 }
 
 #[test]
 fn every_accepted_order_ends_once_while_the_in_flight_store_fails_and_is_wiped() {
-    simulate_all(Fence::Falls);
+    simulate_all(Kind::Unfenced);
+}
+
+#[test]
+fn what_a_lost_queue_held_is_published_again_and_ends_once() {
+    simulate_all(Kind::QueuesLost);
+}
+
+#[test]
+fn what_only_the_journal_knows_of_is_published_again_and_ends_once() {
+    simulate_all(Kind::AllButJournalLost);
 }

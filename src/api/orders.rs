@@ -10,7 +10,7 @@ use super::problem::Problem;
 use super::view;
 use crate::domain::{Order, OrderId};
 use crate::intake::Intake;
-use crate::lookup::{Lookup, PlacedBefore};
+use crate::lookup::Lookup;
 
 /// What the handlers of orders need.
 pub struct Orders {
@@ -31,16 +31,7 @@ pub async fn place(
     let body = read(body, &orders).await?;
     let order = Order::from_json(&body)?;
     let key = idempotency::key(request.headers())?;
-    let derived = key.map(|key| OrderId::from_key(&key));
-    let id = match derived {
-        Some(id) => match orders.lookup.placed_before(id, &order).await {
-            PlacedBefore::This => id,
-            PlacedBefore::Another => return Err(Problem::key_reused()),
-            PlacedBefore::Unknown => orders.intake.accept(order, derived).await?,
-        },
-        None => orders.intake.accept(order, None).await?,
-    };
-    Ok(accepted(id))
+    Ok(accepted(orders.intake.accept(order, key.as_deref()).await?))
 }
 
 fn accepted(id: OrderId) -> HttpResponse {

@@ -104,7 +104,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "wrong-key", "Wrong Idempotency-Key", detail)
     }
 
-    pub fn key_reused() -> Self {
+    fn key_reused() -> Self {
         let detail = "another order was placed with this Idempotency-Key; a new order needs a new key";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "Idempotency-Key used before", detail)
     }
@@ -164,6 +164,7 @@ impl From<NotAccepted> for Problem {
                 let detail = "the order was not taken: what would keep it is out of reach; send it again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, name, title, detail).worth_retrying()
             }
+            NotAccepted::KeyReused { id: _ } => Self::key_reused(),
             NotAccepted::Unconfirmed { id, unavailable: _ } => {
                 let detail = "the order was perhaps taken: nothing confirmed it in time; look for it under its id";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unconfirmed", "Perhaps taken", detail)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Claim, Unavailable};
+use super::{Claim, PublishError, Unavailable};
 use crate::domain::{OrderId, OrderRecord};
 
 /// What an order is put into the journal for.
@@ -31,8 +31,8 @@ pub trait Journal: Send + Sync + 'static {
     /// its content is the same. Takes at most 2 seconds: a customer waits.
     ///
     /// # Errors
-    /// [`Unavailable`]; all of them were kept, or none.
-    async fn note(&self, orders: &[OrderRecord], purpose: Purpose) -> Result<Vec<Claim>, Unavailable>;
+    /// [`PublishError`], passing: nothing was kept, or nobody knows whether all were or none.
+    async fn note(&self, orders: &[OrderRecord], purpose: Purpose) -> Result<Vec<Claim>, PublishError>;
 
     /// The order as it was put in; `None` if it is not there.
     ///

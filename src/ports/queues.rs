@@ -1,5 +1,7 @@
 //! What carries orders from stage to stage.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -39,11 +41,56 @@ pub enum Place {
     Ending,
 }
 
+impl Place {
+    /// Where an order of this history goes next: to the stage it is at, or, ended, to the archive's queue.
+    pub fn next_of(order: &OrderRecord) -> Place {
+        match Stage::ALL.into_iter().find(|stage| order.history.is_at(*stage)) {
+            Some(stage) => Place::Stage(stage),
+            None => Place::Ending,
+        }
+    }
+
+    /// The source whose deliveries bring what is put here.
+    pub fn source(self) -> Source {
+        match self {
+            Place::Stage(stage) | Place::Delayed(stage, _) => Source::Stage(stage),
+            Place::Ending => Source::Ending,
+        }
+    }
+}
+
 /// Where the queues can take orders from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     Stage(Stage),
     Ending,
+}
+
+/// The name as it stands in URLs, flags and logs: that of the stage, or `ending`.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Stage(stage) => fmt::Display::fmt(stage, f),
+            Source::Ending => f.write_str("ending"),
+        }
+    }
+}
+
+/// The text names no queue that orders are taken from.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no queue; the queues are those of the stages, and ending")]
+pub struct UnknownSource(pub String);
+
+impl FromStr for Source {
+    type Err = UnknownSource;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSource> {
+        match text.parse() {
+            Ok(stage) => Ok(Source::Stage(stage)),
+            Err(_) if text == "ending" => Ok(Source::Ending),
+            Err(_) => Err(UnknownSource(text.to_owned())),
+        }
+    }
 }
 
 impl From<Source> for Place {

@@ -9,7 +9,7 @@ use crate::adapters::embedded::{Embedded, EmbeddedOptions, OpenError};
 use crate::adapters::postgres::{MigrateError, PostgresArchive, PostgresOptions};
 use crate::adapters::rabbitmq::{RabbitOptions, RabbitQueues};
 use crate::adapters::redis::{RedisInFlight, RedisOptions};
-use crate::ports::{Archive, InFlight, Queues};
+use crate::ports::{Ports, SystemClock};
 use crate::settings::{self, Settings};
 
 /// Why a back end could not be opened.
@@ -42,24 +42,26 @@ impl Backend {
         }
     }
 
-    pub(super) fn queues(&self) -> Arc<dyn Queues> {
+    pub(super) fn ports(&self) -> Ports {
         match self {
-            Backend::Embedded(embedded) => embedded.queues(),
-            Backend::Servers(servers) => servers.queues.clone(),
-        }
-    }
-
-    pub(super) fn in_flight(&self) -> Arc<dyn InFlight> {
-        match self {
-            Backend::Embedded(embedded) => embedded.in_flight(),
-            Backend::Servers(servers) => servers.in_flight.clone(),
-        }
-    }
-
-    pub(super) fn archive(&self) -> Arc<dyn Archive> {
-        match self {
-            Backend::Embedded(embedded) => embedded.archive(),
-            Backend::Servers(servers) => servers.archive.clone(),
+            Backend::Embedded(embedded) => Ports {
+                queues: embedded.queues(),
+                in_flight: embedded.in_flight(),
+                archive: embedded.archive(),
+                dead_letters: todo!(),
+                journal: None,
+                leases: None,
+                clock: Arc::new(SystemClock),
+            },
+            Backend::Servers(servers) => Ports {
+                queues: servers.queues.clone(),
+                in_flight: servers.in_flight.clone(),
+                archive: servers.archive.clone(),
+                dead_letters: todo!(),
+                journal: None,
+                leases: None,
+                clock: Arc::new(SystemClock),
+            },
         }
     }
 

@@ -24,7 +24,7 @@ pub use effective::Effective;
 pub use problems::{Problem, SettingsError};
 pub use sources::{Flag, Given, Origin};
 pub use typed::{
-    Api, Backend, Batch, Handler, Log, LogFormat, Postgres, RabbitMq, Redis, Settings, StageSettings, Stages,
+    Api, Backend, Batch, Handler, Journal, Log, LogFormat, Postgres, RabbitMq, Redis, Settings, StageSettings, Stages,
 };
 pub use urls::{Address, SecretUrl};
 

@@ -21,6 +21,8 @@ pub struct Settings {
     /// `worker_name`, or the host's name and the process id.
     pub worker_name: Arc<str>,
     pub max_deliveries: u32,
+    pub journal: Journal,
+    pub reconcile_after: Duration,
     pub log: Log,
     pub api: Api,
     pub batch: Batch,
@@ -35,6 +37,13 @@ pub struct Settings {
 pub enum Backend {
     Embedded,
     Servers,
+}
+
+/// `journal`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Journal {
+    Off,
+    Accepted,
 }
 
 /// `log.…`
@@ -58,6 +67,7 @@ pub enum LogFormat {
 pub struct Api {
     pub body_max_bytes: usize,
     pub requests_max: usize,
+    pub backlog_max_messages: u64,
     pub request_timeout: Duration,
     pub connections_max: usize,
     /// 0 for one per core.
@@ -149,6 +159,11 @@ impl Settings {
             stop_timeout: values.duration("stop_timeout"),
             worker_name: values.optional_text("worker_name").map_or_else(host_and_process, str::to_owned).into(),
             max_deliveries: values.whole("max_deliveries"),
+            journal: match values.text("journal") {
+                "accepted" => Journal::Accepted,
+                _ => Journal::Off,
+            },
+            reconcile_after: values.duration("reconcile_after"),
             log: Log {
                 level: values.text("log.level").to_owned(),
                 format: match values.text("log.format") {
@@ -160,6 +175,7 @@ impl Settings {
             api: Api {
                 body_max_bytes: values.whole("api.body_max"),
                 requests_max: values.whole("api.requests_max"),
+                backlog_max_messages: values.whole("api.backlog_max"),
                 request_timeout: values.duration("api.request_timeout"),
                 connections_max: values.whole("api.connections_max"),
                 threads: values.whole("api.threads"),

@@ -5,12 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Ports;
 use super::hold::Ticket;
 use super::outbound::publish;
 use crate::batch::{Batches, Load};
 use crate::domain::OrderRecord;
-use crate::ports::{Archived, Place, Unavailable};
+use crate::ports::{Archived, Place, Ports, Unavailable};
 
 /// An order that has ended.
 pub(super) struct Ended {

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Ports;
 use super::archiver::archive;
 use super::hold::Ticket;
 use super::unpack::unpack;
 use crate::batch::{BatchLimits, Batches};
 use crate::domain::OrderRecord;
-use crate::ports::{Source, Subscription};
+use crate::ports::{Ports, Source, Subscription};
 
 /// Messages held at once: few, as they are held for as long as the archive is out of reach.
 const PREFETCH: u16 = 4;

@@ -2,13 +2,12 @@
 
 use tokio::sync::mpsc;
 
-use super::Ports;
 use super::archiver::Ended;
 use super::hold::Ticket;
 use super::outbound::Outgoing;
 use crate::batch::{Batches, Load};
 use crate::domain::{Decision, OrderRecord, RecordedOutcome, Stage};
-use crate::ports::{Place, Recorded, Unavailable};
+use crate::ports::{Place, Ports, Recorded, Unavailable};
 
 /// An order whose attempt came to an outcome.
 pub(super) struct Finished {

@@ -41,16 +41,7 @@ use tokio_util::task::TaskTracker;
 use crate::batch::{BatchLimits, Batches};
 use crate::domain::{RetryPolicy, Stage};
 use crate::handlers::Handler;
-use crate::ports::{Archive, Clock, InFlight, Queues};
-
-/// What a worker works with.
-#[derive(Clone)]
-pub struct Ports {
-    pub queues: Arc<dyn Queues>,
-    pub in_flight: Arc<dyn InFlight>,
-    pub archive: Arc<dyn Archive>,
-    pub clock: Arc<dyn Clock>,
-}
+use crate::ports::Ports;
 
 /// How one stage is worked on.
 pub struct StageOptions {

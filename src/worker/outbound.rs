@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Ports;
 use super::hold::Ticket;
 use crate::batch::{Batches, Load};
 use crate::domain::OrderRecord;
-use crate::ports::{Place, PublishError};
+use crate::ports::{Place, Ports, PublishError};
 
 /// An order on its way to another queue.
 pub(super) struct Outgoing {

@@ -10,11 +10,11 @@ use super::finish::Finished;
 use super::hold::Ticket;
 use super::outbound::publish;
 use super::unpack::{InHand, unpack};
-use super::{Ports, StageOptions, WorkerOptions};
+use super::{StageOptions, WorkerOptions};
 use crate::batch::{BatchLimits, Batches, Load};
 use crate::domain::{OrderRecord, Outcome, RecordedOutcome, Stage, Timestamp, decide};
 use crate::handlers::Call;
-use crate::ports::{Begun, Clock, Delivery, Place, Source, Subscription};
+use crate::ports::{Begun, Clock, Delivery, Place, Ports, Source, Subscription};
 
 /// Deliveries of an attempt after which its batch is taken apart: one order of it may be bringing workers down.
 const DELIVERIES_BEFORE_SPLIT: u32 = 3;

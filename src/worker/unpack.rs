@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Ports;
 use super::hold::Ticket;
 use crate::domain::OrderRecord;
-use crate::ports::{DeadLetter, DeadLetterId, Delivery, Receipt, Settle, Source, Unreadable};
+use crate::ports::{DeadLetter, DeadLetterId, Delivery, Ports, Receipt, Settle, Source, Unreadable};
 
 /// The wait before a message that could not be buried is given back, so that it does not come round at full speed.
 const BURY_AGAIN_AFTER: Duration = Duration::from_secs(1);

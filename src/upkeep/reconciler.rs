@@ -1,0 +1,185 @@
+//! Publishes again what a queue has lost.
+//!
+//! The broker promises not to lose a message; a disk, a person or a script may have done it all the same. What was in
+//! flight is known beside the queues: to the in-flight store, and to the journal. The hard part is not to double what is
+//! merely slow, so an order is published again only if there is evidence:
+//!
+//! - **A queue was found missing** (it was there, or should have been): what it held is lost. Orders that had their last
+//!   step recorded before that and are in no worker's hands go into the new queue after [`GRACE`]; those that waited to be
+//!   tried again, when their time has come.
+//! - **A queue has stood empty** for `after`, and an order whose place it is has not moved for as long, nor has its time
+//!   to be tried again come later: no worker can hold it that long.
+//!
+//! An order that only the journal knows of (queues and in-flight store are both gone) begins anew.
+//!
+//! # Failure handling
+//! It takes no input and can run at any time: a pass that fails is begun again. What it doubles after all is dropped by
+//! the fence. An order that the archive has is never published: its record is mended instead.
+
+mod evidence;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Lease, messages};
+use crate::batch::BatchLimits;
+use crate::domain::{OrderId, OrderRecord, Timestamp};
+use crate::ports::{Place, Ports, Source, Unavailable, Unmoved};
+use evidence::{Evidence, Loss};
+
+const LEASE: &str = "reconciler";
+/// The longest pause between two looks at the queues.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
+/// How long after a loss was noticed its orders are left to the workers that still have them in hand.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// Orders read from the journal at a time.
+const JOURNAL_PAGE: u32 = 1_000;
+
+pub(super) struct Reconciler {
+    ports: Ports,
+    lease: Lease,
+    batch: BatchLimits,
+    after: Duration,
+    evidence: Evidence,
+    /// When the last pass for empty queues ended.
+    passed_at: Option<Instant>,
+}
+
+impl Reconciler {
+    pub(super) fn new(ports: &Ports, lease: Lease, batch: BatchLimits, after: Duration) -> Reconciler {
+        Reconciler { ports: ports.clone(), lease, batch, after, evidence: Evidence::default(), passed_at: None }
+    }
+
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let every = (self.after / 4).min(LOOK_EVERY_MAX);
+        while !stop.is_cancelled() {
+            if let Err(unavailable) = self.turn().await {
+                tracing::debug!(%unavailable, "orders in flight could not be compared with the queues");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        self.lease.give_up(LEASE).await;
+    }
+
+    async fn turn(&mut self) -> Result<(), Unavailable> {
+        let now = self.ports.clock.now();
+        for source in self.ports.queues.take_losses() {
+            tracing::warn!(?source, "a queue was missing: what it held will be published again");
+            self.evidence.lost(source, now);
+        }
+        for loss in self.evidence.losses_due(now) {
+            // Several processes may have noticed; one is enough.
+            if self.lease.is_ours(&format!("{LEASE}:{}", loss.source)).await {
+                self.restore(loss, now).await?;
+            }
+            self.evidence.looked_for(loss, now);
+        }
+        if !self.lease.is_ours(LEASE).await {
+            self.evidence.forget_empty();
+            return Ok(());
+        }
+        for source in Source::all() {
+            let waiting = self.ports.queues.waiting(source).await?;
+            self.evidence.waits(source, waiting, Instant::now());
+        }
+        if self.passed_at.is_none_or(|at| at.elapsed() >= self.after) && self.evidence.any_empty_for(self.after) {
+            self.pass(now).await?;
+            self.passed_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Publishes again what a missing queue held.
+    async fn restore(&self, loss: Loss, now: Timestamp) -> Result<(), Unavailable> {
+        let count = self.each_unmoved(|unmoved| loss.has_taken(unmoved, now)).await?;
+        let journaled = match loss.is_of_beginning() && self.evidence.all_lost_at(loss.at) {
+            true => self.each_journaled(|order| order.placed_at < loss.at).await?,
+            false => 0,
+        };
+        if count + journaled > 0 {
+            tracing::warn!(source = %loss.source, orders = count + journaled, "orders of a missing queue are published again");
+        }
+        Ok(())
+    }
+
+    /// Publishes again what stands still while its queue is empty.
+    async fn pass(&self, now: Timestamp) -> Result<(), Unavailable> {
+        let stands_still = |since: Timestamp| now.since(since) >= self.after;
+        let is_stuck = |unmoved: &Unmoved| {
+            let source = Place::next_of(&unmoved.order).source();
+            stands_still(unmoved.since) && self.evidence.is_empty_for(source, self.after)
+        };
+        let mut count = self.each_unmoved(is_stuck).await?;
+        if self.evidence.all_empty_for(self.after) {
+            count += self.each_journaled(|order| stands_still(order.placed_at)).await?;
+        }
+        if count > 0 {
+            tracing::warn!(orders = count, "orders that no queue held any more are published again");
+        }
+        Ok(())
+    }
+
+    /// Publishes those orders of the in-flight store again that are `wanted`; how many.
+    async fn each_unmoved(&self, wanted: impl Fn(&Unmoved) -> bool) -> Result<usize, Unavailable> {
+        let (mut cursor, mut count) = (0, 0);
+        loop {
+            let part = self.ports.in_flight.scan(cursor).await?;
+            let orders = part.orders.into_iter().filter(&wanted).map(|unmoved| unmoved.order).collect();
+            count += self.publish(orders).await?;
+            match part.next {
+                Some(next) => cursor = next,
+                None => return Ok(count),
+            }
+        }
+    }
+
+    /// Publishes those orders again that only the journal knows of and that are `wanted`; how many.
+    async fn each_journaled(&self, wanted: impl Fn(&OrderRecord) -> bool) -> Result<usize, Unavailable> {
+        let Some(journal) = &self.ports.journal else { return Ok(0) };
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let page = journal.scan(after, JOURNAL_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(count) };
+            after = Some(last.id);
+            let mut unknown = Vec::new();
+            for order in page.into_iter().filter(&wanted) {
+                if self.ports.in_flight.find(order.id).await?.is_none() {
+                    unknown.push(order);
+                }
+            }
+            count += self.publish(unknown).await?;
+        }
+    }
+
+    /// Publishes orders to where each goes next, but for those that have ended; how many.
+    async fn publish(&self, orders: Vec<OrderRecord>) -> Result<usize, Unavailable> {
+        let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
+        let archived = self.ports.archive.contains(&ids).await?;
+        let mut lost = Vec::new();
+        for (order, is_archived) in orders.into_iter().zip(archived) {
+            match is_archived {
+                false => lost.push(order),
+                true => self.mend(order.id).await?,
+            }
+        }
+        let count = lost.len();
+        for (place, message) in messages(lost, self.batch) {
+            let sent = self.ports.queues.publish(place, &message).await;
+            sent.map_err(|error| error.unavailable().clone())?;
+        }
+        Ok(count)
+    }
+
+    /// Ends the record of an order that ended while the in-flight store was out of reach.
+    async fn mend(&self, id: OrderId) -> Result<(), Unavailable> {
+        match self.ports.archive.find(id).await? {
+            Some(ended) => self.ports.in_flight.end(&[ended]).await,
+            None => Ok(()),
+        }
+    }
+}

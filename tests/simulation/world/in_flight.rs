@@ -1,0 +1,226 @@
+//! The in-flight store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ordering::domain::{Decision, OrderId, OrderRecord, Placed, Progress, RecordedOutcome, Stage, Timestamp};
+use ordering::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, Unavailable, Unmoved};
+
+use super::{Part, Process, State};
+
+#[derive(Default)]
+pub(super) struct Record {
+    put: Option<OrderRecord>,
+    progress: u64,
+    deliveries: u32,
+    entered: BTreeMap<(u32, usize, u32), (Timestamp, Arc<str>)>,
+    outcomes: BTreeMap<(u32, usize, u32), RecordedOutcome>,
+    ended: Option<OrderRecord>,
+}
+
+fn point(order: &OrderRecord, stage: Stage) -> (u32, usize, u32) {
+    (order.passage, stage.index(), order.history.next_attempt(stage))
+}
+
+/// How far the history an order brings has come.
+fn progress_of(order: &OrderRecord) -> u64 {
+    let progress =
+        order.history.steps().last().map_or(Progress::accepted(order.passage), |step| {
+            Progress::finished(order.passage, step.stage, step.attempts)
+        });
+    progress.as_u64()
+}
+
+impl State {
+    fn put(&mut self, order: &OrderRecord) {
+        let record = self.records.entry(order.id).or_default();
+        let ended_before = record.ended.as_ref().is_some_and(|ended| ended.passage >= order.passage);
+        let progress = progress_of(order);
+        if ended_before || (record.put.is_some() && record.progress >= progress) {
+            return;
+        }
+        record.progress = progress;
+        record.put = Some(order.clone());
+    }
+
+    fn claim(&mut self, order: &OrderRecord) -> Claim {
+        match self.records.get(&order.id).and_then(|record| record.put.as_ref().map(|put| (record, put))) {
+            Some((_, put)) if put.order != order.order => Claim::Other,
+            Some((record, _)) => Claim::Same {
+                is_under_way: record.ended.is_some() || record.progress > Progress::accepted(order.passage).as_u64(),
+            },
+            None => {
+                self.put(order);
+                Claim::New
+            }
+        }
+    }
+
+    fn begin(&mut self, stage: Stage, worker: &Arc<str>, at: Timestamp, order: &OrderRecord) -> Begun {
+        let point = point(order, stage);
+        let Some(record) = self.records.get(&order.id).filter(|record| record.put.is_some()) else {
+            return Begun::Absent;
+        };
+        // Of two orders with one key the first that is begun has it.
+        if order.id.placed() == Placed::AnyTime && record.put.as_ref().is_some_and(|put| put.order != order.order) {
+            if record.ended.is_some() || record.progress > Progress::accepted(order.passage).as_u64() {
+                return Begun::Passed;
+            }
+            self.records.remove(&order.id);
+            self.put(order);
+        }
+        let record = &self.records[&order.id];
+        let finished = Progress::finished(point.0, stage, point.2).as_u64();
+        if record.ended.is_some() || record.progress > finished {
+            return Begun::Passed;
+        }
+        if let Some(outcome) = record.outcomes.get(&point) {
+            return Begun::Recorded(outcome.clone());
+        }
+        if record.progress < progress_of(order) {
+            self.put(order);
+        }
+        let record = self.records.get_mut(&order.id).unwrap();
+        let entered = Progress::entered(point.0, stage, point.2).as_u64();
+        record.deliveries = if record.progress < entered { 1 } else { record.deliveries + 1 };
+        record.progress = entered;
+        record.entered.entry(point).or_insert((at, worker.clone()));
+        Begun::Fresh { deliveries: record.deliveries }
+    }
+
+    fn record(&mut self, stage: Stage, order: &OrderRecord, outcome: &RecordedOutcome) -> Recorded {
+        let point = point(order, stage);
+        let Some(record) = self.records.get_mut(&order.id).filter(|record| record.put.is_some()) else {
+            return Recorded::Absent;
+        };
+        let finished = Progress::finished(point.0, stage, point.2).as_u64();
+        if record.ended.is_some() || record.progress > finished {
+            return Recorded::Passed;
+        }
+        if let Some(outcome) = record.outcomes.get(&point) {
+            return Recorded::Earlier(outcome.clone());
+        }
+        record.outcomes.insert(point, outcome.clone());
+        record.progress = finished;
+        self.ever_recorded.entry((order.id, point.0, point.1, point.2)).or_default().push(outcome.clone());
+        Recorded::First
+    }
+
+    fn find(&self, id: OrderId) -> Option<OrderRecord> {
+        let record = self.records.get(&id)?;
+        if let Some(ended) = &record.ended {
+            return Some(ended.clone());
+        }
+        let mut order = record.put.clone()?;
+        for (point @ (passage, stage, attempt), (at, worker)) in &record.entered {
+            let stage = Stage::ALL[*stage];
+            if *passage == order.passage && order.history.is_at(stage) && order.history.next_attempt(stage) <= *attempt
+            {
+                order.history.show_attempt(stage, *attempt, *at, worker, record.outcomes.get(point));
+            }
+        }
+        Some(order)
+    }
+
+    fn unmoved(&self) -> Vec<Unmoved> {
+        let in_flight = self.records.values().filter(|record| record.ended.is_none());
+        in_flight.filter_map(Record::unmoved).collect()
+    }
+}
+
+impl Record {
+    fn unmoved(&self) -> Option<Unmoved> {
+        let mut order = self.put.clone()?;
+        let mut since = order.updated_at().max(order.placed_at);
+        let mut is_at_work = false;
+        while let Some(stage) = Stage::ALL.into_iter().find(|stage| order.history.is_at(*stage)) {
+            let point = point(&order, stage);
+            if let Some((at, _)) = self.entered.get(&point) {
+                since = since.max(*at);
+                is_at_work = !self.outcomes.contains_key(&point);
+            }
+            let Some(outcome) = self.outcomes.get(&point) else { break };
+            order.history.record(stage, outcome);
+            since = since.max(match outcome.decision {
+                Decision::Retry { delay, .. } => outcome.finished_at.after(delay.as_duration()),
+                Decision::Advance(_) | Decision::End(_) => outcome.finished_at,
+            });
+        }
+        Some(Unmoved { order, since, is_at_work })
+    }
+}
+
+#[async_trait]
+impl InFlight for Process {
+    async fn put(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
+        let put = self.world.effect(self, Part::InFlight, |state| orders.iter().for_each(|order| state.0.put(order)));
+        put.await.map_err(|(_, unavailable)| {
+            self.world.state.lock().unwrap().whole_since = self.world.now();
+            unavailable
+        })
+    }
+
+    async fn whole_since(&self, _now: Timestamp) -> Result<Timestamp, Unavailable> {
+        let whole_since = self.world.effect(self, Part::InFlight, |state| state.0.whole_since).await;
+        whole_since.map_err(|(_, unavailable)| unavailable)
+    }
+
+    async fn claim(&self, orders: &[OrderRecord]) -> Result<Vec<Claim>, Unavailable> {
+        let claim =
+            self.world.effect(self, Part::InFlight, |state| orders.iter().map(|order| state.0.claim(order)).collect());
+        claim.await.map_err(|(_, unavailable)| {
+            self.world.state.lock().unwrap().whole_since = self.world.now();
+            unavailable
+        })
+    }
+
+    async fn scan(&self, _cursor: u64) -> Result<Scan, Unavailable> {
+        let scan = self.world.effect(self, Part::InFlight, |state| Scan { orders: state.0.unmoved(), next: None });
+        scan.await.map_err(|(_, unavailable)| unavailable)
+    }
+
+    async fn begin(
+        &self,
+        stage: Stage,
+        worker: &Arc<str>,
+        at: Timestamp,
+        orders: &[OrderRecord],
+    ) -> Result<Vec<Begun>, Unavailable> {
+        let begin = self.world.effect(self, Part::InFlight, |state| {
+            orders.iter().map(|order| state.0.begin(stage, worker, at, order)).collect()
+        });
+        begin.await.map_err(|(_, unavailable)| unavailable)
+    }
+
+    async fn record(
+        &self,
+        stage: Stage,
+        outcomes: &[(&OrderRecord, RecordedOutcome)],
+    ) -> Result<Vec<Recorded>, Unavailable> {
+        let record = self.world.effect(self, Part::InFlight, |state| {
+            outcomes.iter().map(|(order, outcome)| state.0.record(stage, order, outcome)).collect()
+        });
+        record.await.map_err(|(_, unavailable)| unavailable)
+    }
+
+    async fn end(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
+        let end = self.world.effect(self, Part::InFlight, |state| {
+            for order in orders {
+                if let Some(record) = state.0.records.get_mut(&order.id) {
+                    record.ended = Some(order.clone());
+                }
+            }
+        });
+        end.await.map_err(|(_, unavailable)| unavailable)
+    }
+
+    async fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Unavailable> {
+        let find = self.world.effect(self, Part::InFlight, |state| state.0.find(id));
+        find.await.map_err(|(_, unavailable)| unavailable)
+    }
+
+    async fn check(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+}

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{BatchLimits, Batches, Load};
 use crate::domain::{Order, OrderId, OrderRecord};
-use crate::ports::{Clock, Ports, Unavailable};
+use crate::ports::{Clock, Ports, Random, Unavailable};
 use keep::{Keeper, Verdict};
 
 /// Why an order was not accepted.
@@ -75,6 +75,7 @@ pub struct Intake {
     waiting: mpsc::Sender<Waiting>,
     backlog: Backlog,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
 }
 
 struct Waiting {
@@ -100,7 +101,7 @@ impl Intake {
             refused: 0,
         };
         tokio::spawn(keeping.run());
-        Intake { waiting, backlog, clock: ports.clock.clone() }
+        Intake { waiting, backlog, clock: ports.clock.clone(), random: ports.random.clone() }
     }
 
     /// Takes an order, and gives it its id: the one its Idempotency-Key stands for, or a new one. Comes back when the
@@ -115,7 +116,7 @@ impl Intake {
         // A place in the line first: a full line must not cost the work of preparing an order.
         let place = self.waiting.try_reserve().map_err(|_| NotAccepted::Overloaded)?;
         let now = self.clock.now();
-        let id = key.map_or_else(|| OrderId::new(now, rand::random()), OrderId::from_key);
+        let id = key.map_or_else(|| OrderId::new(now, self.random.id_bytes()), OrderId::from_key);
         let (reply, kept) = oneshot::channel();
         place.send(Waiting { record: OrderRecord::new(id, now, order), has_key: key.is_some(), reply });
         // The reply is dropped unsent only if the keeping task died; then nobody knows how far it had come.

@@ -39,6 +39,7 @@ pub struct Ports {
     /// A back end of one process needs none.
     pub leases: Option<Arc<dyn Leases>>,
     pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
 }
 
 /// A part of the system is out of reach, or did not answer in time. Passing: try again later.
@@ -69,5 +70,37 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// What ids and jitter are drawn from. A port, so that a run of the whole can be repeated.
+pub trait Random: Send + Sync + 'static {
+    /// 128 bits that nobody can foresee.
+    fn bits(&self) -> u128;
+}
+
+impl dyn Random {
+    /// What makes an id the only one of its millisecond.
+    pub fn id_bytes(&self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        bytes.copy_from_slice(&self.bits().to_le_bytes()[..10]);
+        bytes
+    }
+
+    /// Evenly from 0 to 1, without 1.
+    pub fn fraction(&self) -> f64 {
+        // As many bits as a double holds exactly.
+        const BITS: u32 = 53;
+        let bits = (self.bits() as u64) >> (u64::BITS - BITS);
+        bits as f64 / (1_u64 << BITS) as f64
+    }
+}
+
+/// The generator of the operating system's making.
+pub struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn bits(&self) -> u128 {
+        rand::random()
     }
 }

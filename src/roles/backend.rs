@@ -9,7 +9,7 @@ use crate::adapters::embedded::{Embedded, EmbeddedOptions, OpenError};
 use crate::adapters::postgres::{MigrateError, PostgresArchive, PostgresOptions};
 use crate::adapters::rabbitmq::{RabbitOptions, RabbitQueues};
 use crate::adapters::redis::{RedisInFlight, RedisOptions};
-use crate::ports::{Ports, SystemClock};
+use crate::ports::{Ports, SystemClock, SystemRandom};
 use crate::settings::{self, Settings};
 
 /// Why a back end could not be opened.
@@ -52,6 +52,7 @@ impl Backend {
                 journal: None,
                 leases: None,
                 clock: Arc::new(SystemClock),
+                random: Arc::new(SystemRandom),
             },
             Backend::Servers(servers) => Ports {
                 queues: servers.queues.clone(),
@@ -61,6 +62,7 @@ impl Backend {
                 journal: None,
                 leases: None,
                 clock: Arc::new(SystemClock),
+                random: Arc::new(SystemRandom),
             },
         }
     }

@@ -32,6 +32,7 @@ pub(super) async fn watch(queues: Arc<dyn Queues>, backlog: Backlog, messages_ma
             Err(_) => {}
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(EVERY) => {}
             () = stop.cancelled() => return,
         }

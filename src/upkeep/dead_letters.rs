@@ -61,6 +61,7 @@ async fn keep(store: &dyn DeadLetters, letters: &[DeadLetter], stop: &Cancellati
         };
         tracing::debug!(%unavailable, letters = letters.len(), "dead letters wait in their queue");
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(WAIT_MAX),
             () = stop.cancelled() => return false,
         }

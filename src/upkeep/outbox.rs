@@ -48,6 +48,7 @@ impl Outbox {
                 Err(unavailable) => tracing::debug!(%unavailable, "the outbox waits"),
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(PAUSE) => {}
                 () = stop.cancelled() => {}
             }

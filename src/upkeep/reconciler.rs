@@ -59,6 +59,7 @@ impl Reconciler {
                 tracing::debug!(%unavailable, "orders in flight could not be compared with the queues");
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(every) => {}
                 () = stop.cancelled() => {}
             }

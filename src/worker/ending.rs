@@ -50,6 +50,7 @@ async fn keep(ports: &Ports, orders: &[OrderRecord], stop: &CancellationToken) -
         };
         tracing::debug!(%unavailable, orders = orders.len(), "ended orders go on waiting for the archive");
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(WAIT_MAX),
             () = stop.cancelled() => return false,
         }

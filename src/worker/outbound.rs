@@ -82,6 +82,7 @@ pub(super) async fn publish(
             return Err(error);
         };
         tokio::select! {
+            biased;
             () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             () = stop.cancelled() => {}
         }

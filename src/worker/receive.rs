@@ -14,7 +14,7 @@ use super::{StageOptions, WorkerOptions};
 use crate::batch::{BatchLimits, Batches, Load};
 use crate::domain::{OrderRecord, Outcome, RecordedOutcome, Stage, Timestamp, decide};
 use crate::handlers::Call;
-use crate::ports::{Begun, Clock, Delivery, Place, Ports, Source, Subscription};
+use crate::ports::{Begun, Clock, Delivery, Place, Ports, Random, Source, Subscription};
 
 /// Deliveries of an attempt after which its batch is taken apart: one order of it may be bringing workers down.
 const DELIVERIES_BEFORE_SPLIT: u32 = 3;
@@ -32,6 +32,7 @@ pub(super) struct Receiver {
 struct Work {
     worker: Arc<str>,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     stage: StageOptions,
     finished: mpsc::Sender<Finished>,
 }
@@ -61,7 +62,13 @@ impl Receiver {
             batch: options.batch,
             ports: ports.clone(),
             at_work: Arc::new(Semaphore::new(stage.at_once)),
-            work: Arc::new(Work { worker: options.name.clone(), clock: ports.clock.clone(), stage, finished }),
+            work: Arc::new(Work {
+                worker: options.name.clone(),
+                clock: ports.clock.clone(),
+                random: ports.random.clone(),
+                stage,
+                finished,
+            }),
             handlers: TaskTracker::new(),
             stop,
         }
@@ -224,7 +231,7 @@ impl Work {
             entered_at,
             finished_at: self.clock.now(),
             worker: self.worker.clone(),
-            decision: decide(self.stage.stage, outcome, attempt, &self.stage.retry, rand::random()),
+            decision: decide(self.stage.stage, outcome, attempt, &self.stage.retry, self.random.fraction()),
         };
         self.hand_on(Finished { order, ticket, outcome, is_recorded: false }).await;
     }

@@ -74,7 +74,7 @@ async fn bury(ports: &Ports, source: Source, unreadable: Unreadable) -> bool {
     let Unreadable { reason, is_newer: _, bytes } = unreadable;
     tracing::warn!(?source, reason, bytes = bytes.len(), "a message goes to the dead letters");
     let at = ports.clock.now();
-    let letter = DeadLetter { id: DeadLetterId::new(at, rand::random()), source, reason, at, bytes };
+    let letter = DeadLetter { id: DeadLetterId::new(at, ports.random.id_bytes()), source, reason, at, bytes };
     let buried = ports.queues.bury(&letter).await;
     if let Err(error) = &buried {
         tracing::warn!(?source, %error, "a dead letter could not be put aside");

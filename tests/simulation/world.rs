@@ -14,15 +14,15 @@ mod journal;
 mod queues;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ordering::domain::{OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
-use ordering::ports::{Clock, Ports, Source, Unavailable};
+use ordering::ports::{Clock, Ports, Random, Source, Unavailable};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// What can go wrong, as shares of all calls.
@@ -126,6 +126,13 @@ impl World {
         state.whole_since = now;
     }
 
+    /// Records that ended `ttl` ago are gone.
+    pub fn expire_ended(&self, ttl: Duration) {
+        let now = Instant::now();
+        let is_over = |at: Instant| now.duration_since(at) >= ttl;
+        self.state.lock().unwrap().records.retain(|_, record| !record.ended_at().is_some_and(is_over));
+    }
+
     /// Deletes the queue of `source` and what it holds, in hands or not; its delay queues too if `with_delays`. The next
     /// publish finds a new one. `is_noticed`: a process finds it missing.
     pub fn wipe_queue(&self, source: Source, with_delays: bool, is_noticed: bool) {
@@ -216,12 +223,19 @@ impl World {
 /// What an effect may do.
 struct StateView<'a>(&'a mut State);
 
+/// Whether a process stands still. (A `watch` channel wakes those who wait in an order that no seed decides.)
+#[derive(Default)]
+struct Frozen {
+    is: AtomicBool,
+    woken: Notify,
+}
+
 /// One process: its ports, and whether it lives.
 #[derive(Clone)]
 pub struct Process {
     number: u64,
     world: Arc<World>,
-    frozen: Arc<watch::Sender<bool>>,
+    frozen: Arc<Frozen>,
     /// A process that was cut off holds nothing: receipts of before mean nothing now.
     connection: Arc<AtomicU64>,
 }
@@ -229,12 +243,7 @@ pub struct Process {
 impl Process {
     pub fn start(world: &Arc<World>) -> Process {
         let number = world.tags.fetch_add(1, Ordering::Relaxed);
-        Process {
-            number,
-            world: world.clone(),
-            frozen: Arc::new(watch::Sender::new(false)),
-            connection: Arc::new(AtomicU64::new(number)),
-        }
+        Process { number, world: world.clone(), frozen: Arc::default(), connection: Arc::new(AtomicU64::new(number)) }
     }
 
     /// Tells it from every other one.
@@ -253,24 +262,41 @@ impl Process {
             journal: Some(shared.clone()),
             leases: Some(shared),
             clock: self.world.clone(),
+            random: self.world.clone(),
         }
     }
 
     /// From here on nothing this process calls comes back, and the broker delivers what it held to others.
     pub fn freeze(&self) {
-        self.frozen.send_replace(true);
+        self.frozen.is.store(true, Ordering::Relaxed);
         self.world.cut_off(self.connection.load(Ordering::Relaxed));
         self.connection.store(self.world.tags.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// It goes on where it was, not knowing that it ever slept.
     pub fn wake(&self) {
-        self.frozen.send_replace(false);
+        self.frozen.is.store(false, Ordering::Relaxed);
+        self.frozen.woken.notify_waiters();
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.frozen.is.load(Ordering::Relaxed)
     }
 
     async fn alive(&self) {
-        let mut frozen = self.frozen.subscribe();
-        frozen.wait_for(|frozen| !frozen).await.expect("the process owns the sender");
+        loop {
+            let woken = self.frozen.woken.notified();
+            if !self.is_frozen() {
+                return;
+            }
+            woken.await;
+        }
+    }
+}
+
+impl Random for World {
+    fn bits(&self) -> u128 {
+        self.random(|rng| rng.random())
     }
 }
 

@@ -7,16 +7,18 @@ use async_trait::async_trait;
 use ordering::domain::{Decision, OrderId, OrderRecord, Placed, Progress, RecordedOutcome, Stage, Timestamp};
 use ordering::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, Unavailable, Unmoved};
 
+use tokio::time::Instant;
+
 use super::{Part, Process, State};
 
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(super) struct Record {
     put: Option<OrderRecord>,
     progress: u64,
     deliveries: u32,
     entered: BTreeMap<(u32, usize, u32), (Timestamp, Arc<str>)>,
     outcomes: BTreeMap<(u32, usize, u32), RecordedOutcome>,
-    ended: Option<OrderRecord>,
+    ended: Option<(OrderRecord, Instant)>,
 }
 
 fn point(order: &OrderRecord, stage: Stage) -> (u32, usize, u32) {
@@ -35,7 +37,7 @@ fn progress_of(order: &OrderRecord) -> u64 {
 impl State {
     fn put(&mut self, order: &OrderRecord) {
         let record = self.records.entry(order.id).or_default();
-        let ended_before = record.ended.as_ref().is_some_and(|ended| ended.passage >= order.passage);
+        let ended_before = record.ended.as_ref().is_some_and(|(ended, _)| ended.passage >= order.passage);
         let progress = progress_of(order);
         if ended_before || (record.put.is_some() && record.progress >= progress) {
             return;
@@ -109,7 +111,7 @@ impl State {
 
     fn find(&self, id: OrderId) -> Option<OrderRecord> {
         let record = self.records.get(&id)?;
-        if let Some(ended) = &record.ended {
+        if let Some((ended, _)) = &record.ended {
             return Some(ended.clone());
         }
         let mut order = record.put.clone()?;
@@ -130,6 +132,10 @@ impl State {
 }
 
 impl Record {
+    pub(super) fn ended_at(&self) -> Option<Instant> {
+        self.ended.as_ref().map(|(_, at)| *at)
+    }
+
     fn unmoved(&self) -> Option<Unmoved> {
         let mut order = self.put.clone()?;
         let mut since = order.updated_at().max(order.placed_at);
@@ -208,7 +214,7 @@ impl InFlight for Process {
         let end = self.world.effect(self, Part::InFlight, |state| {
             for order in orders {
                 if let Some(record) = state.0.records.get_mut(&order.id) {
-                    record.ended = Some(order.clone());
+                    record.ended.get_or_insert((order.clone(), Instant::now()));
                 }
             }
         });

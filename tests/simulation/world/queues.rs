@@ -22,14 +22,14 @@ impl Settle for Settler {
     fn ack(&self, receipt: Receipt) {
         // A frozen process acks nothing; a woken one acks on a connection that is gone.
         let (process, current) = (&self.0, self.0.connection.load(Ordering::Relaxed));
-        if !*process.frozen.borrow() && receipt.connection == current {
+        if !process.is_frozen() && receipt.connection == current {
             process.world.state.lock().unwrap().held.remove(&(receipt.connection, receipt.tag));
         }
     }
 
     fn give_back(&self, receipt: Receipt) {
         let (process, current) = (&self.0, self.0.connection.load(Ordering::Relaxed));
-        if *process.frozen.borrow() || receipt.connection != current {
+        if process.is_frozen() || receipt.connection != current {
             return;
         }
         let mut state = process.world.state.lock().unwrap();
@@ -86,7 +86,7 @@ impl Queues for Process {
                     let messages = state.queues.entry(queue(source)).or_default();
                     let ready: Vec<usize> = (0..messages.len()).filter(|n| messages[*n].ready_at <= now).collect();
                     let next_ready = messages.iter().map(|message| message.ready_at).min();
-                    if ready.is_empty() || *process.frozen.borrow() {
+                    if ready.is_empty() || process.is_frozen() {
                         next_ready.filter(|at| *at > now)
                     } else {
                         // Not always the first: queues of several consumers promise no order.
@@ -139,7 +139,7 @@ impl Queues for Process {
     }
 
     fn take_losses(&self) -> Vec<Source> {
-        match *self.frozen.borrow() {
+        match self.is_frozen() {
             true => Vec::new(),
             false => std::mem::take(&mut self.world.state.lock().unwrap().losses),
         }

@@ -30,6 +30,13 @@ struct Lost {
     reason: String,
 }
 
+impl Lost {
+    /// Whether it is time for a probe.
+    fn is_due(&self, now: Instant) -> bool {
+        !self.is_probed && now >= self.until
+    }
+}
+
 /// Held by a call that was let through for as long as it takes.
 #[must_use]
 pub(super) struct Admitted<'a> {
@@ -72,10 +79,26 @@ impl Reach {
         self.admit_at(Instant::now())
     }
 
+    /// Whether [`Reach::admit`] would let a call through. It does so again as soon as it is time for a probe: whoever asks
+    /// first goes on to call, and that call is the probe.
+    ///
+    /// # Errors
+    /// As [`Reach::admit`].
+    pub(super) fn would_admit(&self) -> Result<(), Unavailable> {
+        self.would_admit_at(Instant::now())
+    }
+
+    fn would_admit_at(&self, now: Instant) -> Result<(), Unavailable> {
+        match &*self.lost() {
+            Some(lost) if !lost.is_due(now) => Err(Unavailable::new(self.part, &lost.reason)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn admit_at(&self, now: Instant) -> Result<Admitted<'_>, Unavailable> {
         let mut lost = self.lost();
         if let Some(lost) = lost.as_mut() {
-            if lost.is_probed || now < lost.until {
+            if !lost.is_due(now) {
                 return Err(Unavailable::new(self.part, &lost.reason));
             }
             lost.is_probed = true;
@@ -144,6 +167,23 @@ mod tests {
         assert!(reach.admit_at(later).is_ok());
         drop(probe);
         assert!(reach.admit_at(later).is_ok());
+    }
+
+    #[test]
+    fn who_only_asks_is_told_what_a_call_would_be_told_and_is_no_probe() {
+        let (reach, start) = (reach(), Instant::now());
+        assert!(reach.would_admit_at(start).is_ok());
+        failed(&reach, start);
+        assert_eq!(reach.would_admit_at(start).unwrap_err().reason, "refused");
+        let later = start + PAUSE_FIRST;
+        // Nobody calls while this says no: it must say yes before anybody has called.
+        for _ in 0..3 {
+            assert!(reach.would_admit_at(later).is_ok());
+        }
+        let probe = reach.admit_at(later).ok().unwrap();
+        assert!(reach.would_admit_at(later).is_err());
+        drop(probe);
+        assert!(reach.would_admit_at(later).is_ok());
     }
 
     #[test]

@@ -27,8 +27,9 @@ pub trait Journal: Send + Sync + 'static {
     fn takes(&self) -> Result<(), Unavailable>;
 
     /// Keeps these orders, all in one transaction, and says of each whether the journal had one of its id before. One
-    /// that is there keeps its content; [`Purpose::Publish`] makes one that was only known of wait to be published, if
-    /// its content is the same. Takes at most 2 seconds: a customer waits.
+    /// that is there keeps its content; if that is the same, [`Purpose::Publish`] makes one that was only known of wait to
+    /// be published, and a later passage takes the place of an earlier one. Of several of one id the first is put in.
+    /// Takes at most 2 seconds: a customer waits.
     ///
     /// # Errors
     /// [`PublishError`], passing: nothing was kept, or nobody knows whether all were or none.

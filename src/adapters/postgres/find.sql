@@ -1,1 +1,1 @@
-SELECT passage, placed_at, total, steps::text, content::text FROM archive WHERE id = $1
+SELECT id, passage, placed_at, total, steps::text, content::text FROM archive WHERE id = $1

@@ -1,4 +1,7 @@
-//! What is kept in Postgres: the archive of ended orders.
+//! What is kept in Postgres: the archive of ended orders, the journal of those in flight, dead letters and leases.
+//!
+//! [`PostgresStores`] starts all of them. Orders that customers wait for are put into the journal on connections of their
+//! own; everything else shares a pool.
 //!
 //! Everything lives in one schema, named after the namespace, so that several installations share a database.
 //! [`PostgresArchive::migrate`] makes and updates it; nothing else changes its shape.
@@ -11,14 +14,26 @@
 
 mod archive;
 mod connections;
+mod dead_letters;
+mod durability;
+mod hosts;
+mod journal;
+mod leases;
 mod migrate;
+mod rows;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
+use connections::Connections;
+
 pub use archive::PostgresArchive;
+pub use dead_letters::PostgresDeadLetters;
+pub use journal::PostgresJournal;
+pub use leases::PostgresLeases;
 pub use migrate::MigrateError;
 
 /// What it is called in errors and logs.
@@ -33,7 +48,7 @@ pub struct PostgresOptions {
     pub url: String,
     /// The schema that holds all tables, at most 63 bytes.
     pub namespace: String,
-    /// Connections to open at most.
+    /// Connections to open at most, beside the few of the journal.
     pub pool_max: usize,
     /// How long opening a connection to one host may take.
     pub connect_timeout: Duration,
@@ -41,6 +56,8 @@ pub struct PostgresOptions {
     pub statement_timeout: Duration,
     /// How long to wait for one of the connections to be free.
     pub wait_timeout: Duration,
+    /// How long it may take to put orders into the journal, everything included.
+    pub note_timeout: Duration,
 }
 
 impl PostgresOptions {
@@ -53,7 +70,39 @@ impl PostgresOptions {
             connect_timeout: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(5),
             wait_timeout: Duration::from_secs(2),
+            // The port promises 2 s, also on a machine that is slow to wake whoever waits.
+            note_timeout: Duration::from_millis(1_800),
         }
+    }
+}
+
+/// Connections that put orders into the journal. Few are enough: each carries a batch.
+const NOTE_CONNECTIONS_MAX: usize = 3;
+
+/// All that is kept in one Postgres.
+#[derive(Clone)]
+pub struct PostgresStores {
+    pub archive: Arc<PostgresArchive>,
+    pub journal: Arc<PostgresJournal>,
+    pub leases: Arc<PostgresLeases>,
+    pub dead_letters: Arc<PostgresDeadLetters>,
+}
+
+impl PostgresStores {
+    /// Connects when it is first needed; it comes back at once. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// What is wrong with the options; final.
+    pub fn start(options: PostgresOptions) -> Result<PostgresStores, String> {
+        let note_timeout = options.note_timeout;
+        let shared = Arc::new(Connections::start(options)?);
+        let notes = shared.beside(NOTE_CONNECTIONS_MAX, note_timeout)?;
+        Ok(PostgresStores {
+            archive: Arc::new(PostgresArchive::on(shared.clone())),
+            journal: Arc::new(PostgresJournal::on(notes, shared.clone())),
+            leases: Arc::new(PostgresLeases::on(shared.clone())),
+            dead_letters: Arc::new(PostgresDeadLetters::on(shared)),
+        })
     }
 }
 

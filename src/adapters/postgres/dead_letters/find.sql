@@ -1,0 +1,1 @@
+SELECT id, source, reason, at, bytes FROM dead_letters WHERE id = $1

@@ -113,3 +113,15 @@ mod archive {
 
     crate::contract::archive::suite!(subject);
 }
+
+mod dead_letters {
+    use super::*;
+    use crate::contract::dead_letters::Subject;
+
+    async fn subject() -> Option<Subject> {
+        let (folder, embedded) = open();
+        Some(Subject { dead_letters: embedded.dead_letters(), holds: Box::new((folder, embedded)) })
+    }
+
+    crate::contract::dead_letters::suite!(subject);
+}

@@ -18,7 +18,7 @@ use crate::ports::Unavailable;
 pub(super) const FILE_NAME: &str = "ordering.db";
 
 /// The script at index n leads from version n to n + 1.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// Marks the file as ours (`PRAGMA application_id`): "ORDR".
 const APPLICATION_ID: i64 = 0x4f52_4452;
@@ -178,7 +178,7 @@ mod tests {
         let path = dir.path().join(FILE_NAME);
         let mut connection = open_writer(&path).unwrap();
         connection.execute("INSERT INTO probe (n, bytes) VALUES (7, x'00')", []).unwrap();
-        let newer = [MIGRATIONS[0], "ALTER TABLE probe ADD COLUMN added INTEGER DEFAULT 5"];
+        let newer = [MIGRATIONS[0], MIGRATIONS[1], "ALTER TABLE probe ADD COLUMN added INTEGER DEFAULT 5"];
         for _ in 0..2 {
             migrate(&path, &mut connection, &newer).unwrap();
             let added: i64 = connection.query_row("SELECT added FROM probe WHERE n = 7", [], |row| row.get(0)).unwrap();
@@ -186,7 +186,37 @@ mod tests {
         }
         drop(connection);
         let error = open_writer(&path).unwrap_err();
-        assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error:?}");
+        assert!(matches!(error, OpenError::Newer { found: 3, known: 2, .. }), "{error:?}");
+    }
+
+    #[test]
+    fn dead_letters_that_had_a_number_get_an_id_of_their_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let mut connection = Connection::open(&path).unwrap();
+        migrate(&path, &mut connection, &MIGRATIONS[..1]).unwrap();
+        for (at, reason) in [(1_764_000_000_007_i64, "no\u{0}ne"), (1_764_000_000_007, "ä"), (-5, "")] {
+            let insert = "INSERT INTO dead_letters (source, reason, at, bytes) VALUES ('ending', ?1, ?2, x'00ff')";
+            connection.execute(insert, (reason, at)).unwrap();
+        }
+        drop(connection);
+        let connection = open_writer(&path).unwrap();
+        let mut select =
+            connection.prepare("SELECT id, source, reason, at, bytes FROM dead_letters ORDER BY id").unwrap();
+        let rows = select
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+            .unwrap()
+            .collect::<rusqlite::Result<Vec<(String, String, String, i64, Vec<u8>)>>>()
+            .unwrap();
+        let row = |id: &str, reason: &str, at| (id.into(), "ending".into(), reason.into(), at, vec![0x00, 0xff]);
+        assert_eq!(
+            rows,
+            [
+                row("00000000-0000-7000-8000-000000000003", "", -5),
+                row("019ab697-e807-7000-8000-000000000001", "no\u{0}ne", 1_764_000_000_007),
+                row("019ab697-e807-7000-8000-000000000002", "ä", 1_764_000_000_007),
+            ]
+        );
     }
 
     #[test]
@@ -194,9 +224,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE_NAME);
         let mut connection = open_writer(&path).unwrap();
-        let broken = [MIGRATIONS[0], "CREATE TABLE half (n); SELECT nonsense;"];
+        let broken = [MIGRATIONS[0], MIGRATIONS[1], "CREATE TABLE half (n); SELECT nonsense;"];
         migrate(&path, &mut connection, &broken).unwrap_err();
-        assert_eq!(pragma(&connection, "user_version").unwrap(), 1);
+        assert_eq!(pragma(&connection, "user_version").unwrap(), 2);
         assert!(connection.prepare("SELECT * FROM half").is_err());
     }
 

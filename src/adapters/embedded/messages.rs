@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::sources::Arrival;
 use crate::domain::{Stage, Timestamp};
-use crate::ports::{DeadLetter, Source};
+use crate::ports::Source;
 
 /// What a source is called in the database.
 pub(super) fn source_name(source: Source) -> &'static str {
@@ -15,7 +15,8 @@ pub(super) fn source_name(source: Source) -> &'static str {
     }
 }
 
-fn source_of(name: &str) -> Option<Source> {
+/// The source that is called `name` in the database.
+pub(super) fn source_of(name: &str) -> Option<Source> {
     if name == source_name(Source::Ending) {
         return Some(Source::Ending);
     }
@@ -111,6 +112,14 @@ pub(super) fn ids_after(
         .collect()
 }
 
+/// How many messages of `source` there are after the message `after`.
+pub(super) fn count_after(connection: &Connection, source: Source, after: i64) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached("SELECT count(*) FROM messages WHERE source = ?1 AND id > ?2")?
+        .query_row(params![source_name(source), after], |row| row.get::<_, i64>(0))
+        .map(i64::unsigned_abs)
+}
+
 /// The bytes of a message; `None` if it is gone.
 pub(super) fn body(connection: &Connection, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
     connection
@@ -122,14 +131,6 @@ pub(super) fn body(connection: &Connection, id: i64) -> rusqlite::Result<Option<
             })
         })
         .optional()
-}
-
-/// Keeps a dead letter.
-pub(super) fn bury(connection: &Connection, letter: &DeadLetter) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT INTO dead_letters (source, reason, at, bytes) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![source_name(letter.source), letter.reason, letter.at.as_millis(), &*letter.bytes])
-        .map(drop)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The embedded back end: queues, in-flight store and archive over one SQLite file, `{data_dir}/ordering.db`.
+//! The embedded back end: queues, in-flight store, archive and dead letters over one SQLite file, `{data_dir}/ordering.db`.
 //!
 //! No servers, and the same promises: what was confirmed is on the disk and survives `kill -9` and a power cut at any
 //! moment. One process owns the folder; a second one is refused and told who has it. The file can be read with the
@@ -8,7 +8,7 @@
 //! - One thread writes (`writer`): everything that waits becomes one transaction and one sync of the disk.
 //! - A few connections read beside it (`readers`); the write-ahead log keeps them out of each other's way.
 //! - `queues` hand messages out in the order of their ids; `in_flight` fences steps by [`crate::domain::Progress`];
-//!   `archive` keeps what ended.
+//!   `archive` keeps what ended, `dead_letters` what nobody can read.
 //! - `chores` come round by themselves: delayed messages, expired records.
 //!
 //! # Failure handling
@@ -27,6 +27,7 @@ mod archive;
 mod chores;
 mod contents;
 mod database;
+mod dead_letters;
 mod folder;
 mod group_commit;
 mod in_flight;
@@ -45,6 +46,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use archive::EmbeddedArchive;
+pub use dead_letters::EmbeddedDeadLetters;
 pub use in_flight::EmbeddedInFlight;
 pub use queues::EmbeddedQueues;
 
@@ -114,6 +116,7 @@ pub struct Embedded {
     queues: Arc<queues::Shared>,
     in_flight: Arc<EmbeddedInFlight>,
     archive: Arc<EmbeddedArchive>,
+    dead_letters: Arc<EmbeddedDeadLetters>,
     writer: Writer,
     readers: Arc<Readers>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -138,6 +141,7 @@ impl Embedded {
             queues: queues::Shared::new(writer.clone(), readers.clone(), sources),
             in_flight: Arc::new(EmbeddedInFlight::new(writer.clone(), readers.clone(), options.ended_ttl)),
             archive: Arc::new(EmbeddedArchive::new(writer.clone(), readers.clone())),
+            dead_letters: Arc::new(EmbeddedDeadLetters::new(writer.clone(), readers.clone())),
             writer,
             readers,
             thread: Mutex::new(Some(thread)),
@@ -155,6 +159,10 @@ impl Embedded {
 
     pub fn archive(&self) -> Arc<EmbeddedArchive> {
         self.archive.clone()
+    }
+
+    pub fn dead_letters(&self) -> Arc<EmbeddedDeadLetters> {
+        self.dead_letters.clone()
     }
 
     /// Changes [`EmbeddedOptions::size_bytes_max`] of the open database.

@@ -8,17 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::acks::Acks;
-use super::messages;
 use super::readers::Readers;
 use super::sources::{Arrival, Sources};
 use super::subscription;
-use super::writer::Writer;
+use super::writer::{WriteError, Writer};
+use super::{dead_letters, messages};
 use crate::domain::OrderRecord;
-use crate::ports::{Clock, DeadLetter, Place, PublishError, Queues, Source, Subscription, SystemClock, Unavailable};
+use crate::ports::{
+    Clock, DeadLetter, DeadSubscription, Place, PublishError, Queues, Source, Subscription, SystemClock, Unavailable,
+};
 use crate::wire;
 
 /// How long closing waits for settled messages to be deleted. Those left are delivered again.
@@ -76,6 +79,20 @@ impl EmbeddedQueues {
         EmbeddedQueues { closed: shared.closed.child_token(), shared }
     }
 
+    /// Puts a message of `count` orders at the end of its queue.
+    async fn put(&self, source: Source, count: usize, body: Vec<u8>) -> Result<(), WriteError> {
+        let sources = self.shared.sources.clone();
+        self.shared
+            .writer
+            .write_then(
+                body.len(),
+                move |connection| messages::insert(connection, source, count, &body),
+                move |id| sources.arrived(Arrival { source, id: *id }),
+            )
+            .await?;
+        Ok(())
+    }
+
     fn refuse_if_closed(&self) -> Result<(), Unavailable> {
         if self.closed.is_cancelled() {
             return Err(Unavailable::new("SQLite", "the queues are closed"));
@@ -92,7 +109,6 @@ impl Queues for EmbeddedQueues {
             return Ok(());
         }
         let body = wire::encode_batch(orders);
-        let size_bytes = body.len();
         let count = orders.len();
         let source = match place {
             Place::Stage(stage) => Source::Stage(stage),
@@ -101,7 +117,7 @@ impl Queues for EmbeddedQueues {
                 let ready_at = SystemClock.now().after(delay.as_duration());
                 self.shared
                     .writer
-                    .write(size_bytes, move |connection| {
+                    .write(body.len(), move |connection| {
                         let source = Source::Stage(stage);
                         messages::insert_delayed(connection, source, ready_at, count, &body)
                     })
@@ -109,24 +125,15 @@ impl Queues for EmbeddedQueues {
                 return Ok(());
             }
         };
-        let sources = self.shared.sources.clone();
-        self.shared
-            .writer
-            .write_then(
-                size_bytes,
-                move |connection| messages::insert(connection, source, count, &body),
-                move |id| sources.arrived(Arrival { source, id: *id }),
-            )
-            .await?;
-        Ok(())
+        Ok(self.put(source, count, body).await?)
     }
 
-    /// Must be called within a Tokio runtime.
     /// A write has always a prospect: only trying it shows whether the disk has room.
     fn takes(&self) -> Result<(), Unavailable> {
         Ok(())
     }
 
+    /// Must be called within a Tokio runtime.
     fn subscribe(&self, source: Source, prefetch: u16) -> Subscription {
         let subscription = subscription::Subscription::new(
             self.shared.subscriptions.fetch_add(1, Ordering::Relaxed),
@@ -143,22 +150,28 @@ impl Queues for EmbeddedQueues {
     async fn bury(&self, letter: &DeadLetter) -> Result<(), PublishError> {
         self.refuse_if_closed().map_err(PublishError::NotTaken)?;
         let letter = letter.clone();
-        self.shared.writer.write(letter.bytes.len(), move |connection| messages::bury(connection, &letter)).await?;
+        let size_bytes = letter.bytes.len() + letter.reason.len();
+        self.shared.writer.write(size_bytes, move |connection| dead_letters::keep(connection, &letter)).await?;
         Ok(())
     }
 
-    fn dead_letters(&self, _prefetch: u16) -> Option<crate::ports::DeadSubscription> {
+    fn dead_letters(&self, _prefetch: u16) -> Option<DeadSubscription> {
         None
     }
 
-    async fn replay(&self, _source: Source, _bytes: &bytes::Bytes) -> Result<(), PublishError> {
-        Err(PublishError::NotTaken(Unavailable::new("queues", "not yet")))
+    async fn replay(&self, source: Source, bytes: &Bytes) -> Result<(), PublishError> {
+        self.refuse_if_closed().map_err(PublishError::NotTaken)?;
+        // Most that is replayed could not be read before.
+        let count = wire::decode_batch(bytes).map_or(0, |orders| orders.len());
+        Ok(self.put(source, count, bytes.to_vec()).await?)
     }
 
-    async fn waiting(&self, _source: Source) -> Result<u64, Unavailable> {
-        Err(Unavailable::new("queues", "not yet"))
+    async fn waiting(&self, source: Source) -> Result<u64, Unavailable> {
+        self.refuse_if_closed()?;
+        self.shared.sources.of(source).waiting(&self.shared.readers).await
     }
 
+    /// A queue is a part of the one table: none can be lost without the file.
     fn take_losses(&self) -> Vec<Source> {
         Vec::new()
     }

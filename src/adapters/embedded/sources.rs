@@ -135,6 +135,21 @@ impl SourceQueue {
         }
     }
 
+    /// How many messages wait here: those at hand, and those the database has beyond. What is on its way into a
+    /// subscription, or unsettled in one, is neither.
+    ///
+    /// # Errors
+    /// [`Unavailable`], if the queue could not be read.
+    pub(super) async fn waiting(&self, readers: &Arc<Readers>) -> Result<u64, Unavailable> {
+        let (loaded, after) = {
+            let state = self.state();
+            (state.loaded.len() as u64, state.read_up_to)
+        };
+        let source = self.source;
+        let beyond = readers.read(move |connection| messages::count_after(connection, source, after)).await?;
+        Ok(loaded + beyond)
+    }
+
     async fn load(&self, readers: &Arc<Readers>) -> Result<(), Unavailable> {
         let _loading = self.loading.lock().await;
         let (after, left_before) = {

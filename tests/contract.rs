@@ -1,6 +1,6 @@
 //! What the ports promise, tested against every adapter that stands behind them.
 //!
-//! The suites (`contract/queues.rs`, `in_flight.rs`, `archive.rs`) know only the traits. An adapter takes part with a
+//! The suites (`contract/queues.rs`, `in_flight.rs`, `claims.rs`, `scan.rs`, `archive.rs`) know only the traits. An adapter takes part with a
 //! function that makes a subject, or says `None` if the servers it needs are not there, and one line:
 //!
 //! ```ignore
@@ -31,9 +31,11 @@ mod contract {
     pub(crate) use tests_of;
 
     pub mod archive;
+    pub mod claims;
     mod embedded;
     pub mod in_flight;
     pub mod queues;
+    pub mod scan;
 
     mod postgres;
     mod rabbitmq;

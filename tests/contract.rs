@@ -1,7 +1,8 @@
 //! What the ports promise, tested against every adapter that stands behind them.
 //!
-//! The suites (`contract/queues.rs`, `in_flight.rs`, `archive.rs`, `dead_letters.rs`) know only the traits. An adapter
-//! takes part with a function that makes a subject, or says `None` if the servers it needs are not there, and one line:
+//! The suites (`contract/queues.rs`, `in_flight.rs`, `claims.rs`, `scan.rs`, `archive.rs`, `journal.rs`, `leases.rs`,
+//! `dead_letters.rs`) know only the traits. An adapter takes part with a function that makes a subject, or says `None`
+//! if the servers it needs are not there, and one line:
 //!
 //! ```ignore
 //! mod embedded {
@@ -31,10 +32,15 @@ mod contract {
     pub(crate) use tests_of;
 
     pub mod archive;
+<<<<<<< HEAD
     pub mod dead_letters;
+=======
+    pub mod claims;
+>>>>>>> if
     mod embedded;
     pub mod in_flight;
     pub mod queues;
+    pub mod scan;
 
     mod postgres;
     mod rabbitmq;

@@ -40,6 +40,11 @@ impl OrderId {
         OrderId(uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid())
     }
 
+    /// Whether it was derived from an Idempotency-Key: only then can two orders of different content have it.
+    pub fn is_derived(self) -> bool {
+        self.0.get_version_num() == 8
+    }
+
     /// When the order can have been placed, by its id.
     pub fn placed(self) -> Placed {
         match self.0.get_version_num() {

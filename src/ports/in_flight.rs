@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::Unavailable;
-use crate::domain::{OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
+use crate::domain::{Decision, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
 
 /// Answers where an accepted order is, and fences its steps: of each attempt at a stage the first recorded outcome
 /// counts.
@@ -32,7 +32,8 @@ pub trait InFlight: Send + Sync + 'static {
     ///
     /// Of two contents of one derived id (a key was used for two orders while the stores were out of reach) the one
     /// that is begun first has it: a record that nobody has begun takes that content in, and the other one finds that it
-    /// has [`Begun::Passed`]. So an order is never a mixture of both.
+    /// has [`Begun::Passed`]. So an order is never a mixture of both. [`InFlight::put`] and [`InFlight::record`] hold to
+    /// it too, and [`InFlight::end`], which knows what the archive has, gives the record that content.
     ///
     /// # Errors
     /// [`Unavailable`]; none, some or all of them may have been written.
@@ -122,6 +123,27 @@ pub struct Unmoved {
     pub since: Timestamp,
     /// An attempt was begun and no outcome of it is recorded: a handler may be working on it.
     pub is_at_work: bool,
+}
+
+impl Unmoved {
+    /// An order of which nothing is known but what its history says.
+    pub fn of(order: OrderRecord) -> Unmoved {
+        let since = order.placed_at.max(order.updated_at());
+        Unmoved { order, since, is_at_work: false }
+    }
+
+    /// Takes in that attempt number `attempt` at `stage` was begun at `entered_at`, and what was recorded of it.
+    pub fn take_in(&mut self, stage: Stage, attempt: u32, entered_at: Timestamp, outcome: Option<&RecordedOutcome>) {
+        self.since = self.since.max(entered_at);
+        self.is_at_work = outcome.is_none();
+        let Some(outcome) = outcome else { return };
+        let moves_at = match outcome.decision {
+            Decision::Retry { delay, .. } => outcome.finished_at.after(delay.as_duration()),
+            Decision::Advance(_) | Decision::End(_) => outcome.finished_at,
+        };
+        self.since = self.since.max(moves_at);
+        self.order.history.record_attempt(stage, attempt, outcome);
+    }
 }
 
 /// What the in-flight store knew when an attempt was to begin.

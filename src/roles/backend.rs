@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::adapters::embedded::{Embedded, EmbeddedOptions, OpenError};
-use crate::adapters::postgres::{MigrateError, PostgresArchive, PostgresOptions};
+use crate::adapters::postgres::{MigrateError, PostgresArchive, PostgresOptions, PostgresStores};
 use crate::adapters::rabbitmq::{RabbitOptions, RabbitQueues};
 use crate::adapters::redis::{RedisInFlight, RedisOptions};
 use crate::ports::{Ports, SystemClock, SystemRandom};
@@ -48,7 +48,7 @@ impl Backend {
                 queues: embedded.queues(),
                 in_flight: embedded.in_flight(),
                 archive: embedded.archive(),
-                dead_letters: todo!(),
+                dead_letters: embedded.dead_letters(),
                 journal: None,
                 leases: None,
                 clock: Arc::new(SystemClock),
@@ -57,10 +57,10 @@ impl Backend {
             Backend::Servers(servers) => Ports {
                 queues: servers.queues.clone(),
                 in_flight: servers.in_flight.clone(),
-                archive: servers.archive.clone(),
-                dead_letters: todo!(),
-                journal: None,
-                leases: None,
+                archive: servers.stores.archive.clone(),
+                dead_letters: servers.stores.dead_letters.clone(),
+                journal: Some(servers.stores.journal.clone()),
+                leases: Some(servers.stores.leases.clone()),
                 clock: Arc::new(SystemClock),
                 random: Arc::new(SystemRandom),
             },
@@ -87,7 +87,7 @@ impl Backend {
 pub(super) struct Servers {
     queues: Arc<RabbitQueues>,
     in_flight: Arc<RedisInFlight>,
-    archive: Arc<PostgresArchive>,
+    stores: PostgresStores,
 }
 
 /// The waits before a migration is tried again while Postgres is out of reach.
@@ -96,21 +96,21 @@ const MIGRATE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 impl Servers {
     fn start(settings: &Settings) -> Result<Servers, BackendError> {
-        let archive = Arc::new(start_archive(settings)?);
+        let stores = start_stores(settings)?;
         let in_flight = RedisInFlight::start(redis_options(settings))
             .map_err(|reason| BackendError::Address { setting: "redis_url", reason })?;
         if settings.migrate_at_start {
-            tokio::spawn(migrate_when_in_reach(archive.clone()));
+            tokio::spawn(migrate_when_in_reach(stores.archive.clone()));
         }
         Ok(Servers {
             queues: Arc::new(RabbitQueues::start(rabbit_options(settings))),
             in_flight: Arc::new(in_flight),
-            archive,
+            stores,
         })
     }
 
     pub(super) async fn migrate_once(settings: &Settings) -> Result<(), BackendError> {
-        let applied = start_archive(settings)?.migrate().await?;
+        let applied = start_stores(settings)?.archive.migrate().await?;
         let _ = match &applied[..] {
             [] => writeln!(std::io::stdout(), "the schema is up to date"),
             applied => writeln!(std::io::stdout(), "applied {}", applied.join(", ")),
@@ -119,8 +119,8 @@ impl Servers {
     }
 }
 
-fn start_archive(settings: &Settings) -> Result<PostgresArchive, BackendError> {
-    PostgresArchive::start(postgres_options(settings))
+fn start_stores(settings: &Settings) -> Result<PostgresStores, BackendError> {
+    PostgresStores::start(postgres_options(settings))
         .map_err(|reason| BackendError::Address { setting: "postgres_url", reason })
 }
 

@@ -100,6 +100,8 @@ mod in_flight {
     }
 
     crate::contract::in_flight::suite!(subject);
+    crate::contract::claims::suite!(subject);
+    crate::contract::scan::suite!(subject);
 }
 
 mod archive {

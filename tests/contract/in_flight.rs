@@ -62,13 +62,13 @@ macro_rules! suite {
 }
 pub(crate) use suite;
 
-const FRESH: Begun = Begun::Fresh { deliveries: 1 };
+pub const FRESH: Begun = Begun::Fresh { deliveries: 1 };
 
-async fn put(subject: &Subject, order: &OrderRecord) {
+pub async fn put(subject: &Subject, order: &OrderRecord) {
     subject.in_flight.put(std::slice::from_ref(order)).await.unwrap();
 }
 
-async fn begin(subject: &Subject, stage: Stage, order: &OrderRecord) -> Begun {
+pub async fn begin(subject: &Subject, stage: Stage, order: &OrderRecord) -> Begun {
     begin_as(subject, "worker-1", stage, order).await
 }
 
@@ -79,22 +79,22 @@ async fn begin_as(subject: &Subject, name: &str, stage: Stage, order: &OrderReco
     begun.remove(0)
 }
 
-async fn record(subject: &Subject, stage: Stage, order: &OrderRecord, outcome: &RecordedOutcome) -> Recorded {
+pub async fn record(subject: &Subject, stage: Stage, order: &OrderRecord, outcome: &RecordedOutcome) -> Recorded {
     let outcomes = [(order, outcome.clone())];
     let mut recorded = subject.in_flight.record(stage, &outcomes).await.unwrap();
     assert_eq!(recorded.len(), 1);
     recorded.remove(0)
 }
 
-async fn end(subject: &Subject, order: &OrderRecord) {
+pub async fn end(subject: &Subject, order: &OrderRecord) {
     subject.in_flight.end(std::slice::from_ref(order)).await.unwrap();
 }
 
-async fn find(subject: &Subject, order: &OrderRecord) -> Option<OrderRecord> {
+pub async fn find(subject: &Subject, order: &OrderRecord) -> Option<OrderRecord> {
     subject.in_flight.find(order.id).await.unwrap()
 }
 
-async fn status(subject: &Subject, order: &OrderRecord) -> Status {
+pub async fn status(subject: &Subject, order: &OrderRecord) -> Status {
     find(subject, order).await.expect("a record").history.status()
 }
 

@@ -17,6 +17,8 @@ use crate::support::{
 const URL: &str = "ORDERING_REDIS_URL";
 
 super::in_flight::suite!(super::redis::subject);
+super::claims::suite!(super::redis::subject);
+super::scan::suite!(super::redis::subject);
 
 /// A store of its own in the Redis of the environment.
 pub async fn subject() -> Option<Subject> {

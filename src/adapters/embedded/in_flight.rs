@@ -13,6 +13,7 @@
 //! - A row with `expires_at` takes nothing more. It is kept for its time to live, and not deleted at once, because it is
 //!   what tells a late duplicate, and above all a late `put`, that the order has ended. Its content goes at once if
 //!   the archive, in the same file, has it: then `find` reads it there.
+//! - A row of a derived id belongs to one content: another one comes in only as long as nobody has begun it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +25,14 @@ use super::archive;
 use super::database::unavailable_row;
 use super::readers::Readers;
 use super::rows::{self, Attempt, Known, Row};
-use super::stored_order::{Stored, find_in_flight};
+use super::stored_order::{Stored, find_in_flight, scan_in_flight};
 use super::writer::Writer;
 use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
-use crate::ports::{Begun, Clock, InFlight, Recorded, SystemClock, Unavailable};
+use crate::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, SystemClock, Unavailable};
 use crate::wire;
+
+/// Orders of one part of a scan: a few hundred KiB of them.
+const ORDERS_PER_SCAN: u32 = 256;
 
 /// [`InFlight`] over SQLite. Made by [`super::Embedded::open`].
 pub struct EmbeddedInFlight {
@@ -56,13 +60,12 @@ impl InFlight for EmbeddedInFlight {
         Ok(self.writer.write(size_bytes(orders), write).await?)
     }
 
-    async fn claim(&self, orders: &[OrderRecord]) -> Result<Vec<crate::ports::Claim>, Unavailable> {
-        let _ = orders;
-        Err(Unavailable::new("in-flight store", "not yet"))
-    }
-
-    async fn scan(&self, _cursor: u64) -> Result<crate::ports::Scan, Unavailable> {
-        Err(Unavailable::new("in-flight store", "not yet"))
+    async fn claim(&self, orders: &[OrderRecord]) -> Result<Vec<Claim>, Unavailable> {
+        let rows: Vec<Row> = orders.iter().map(Row::of).collect();
+        let write = move |connection: &Connection| {
+            rows.iter().map(|row| claim(connection, row)).collect::<rusqlite::Result<Vec<_>>>()
+        };
+        Ok(self.writer.write(size_bytes(orders), write).await?)
     }
 
     async fn begin(
@@ -162,6 +165,23 @@ impl InFlight for EmbeddedInFlight {
         found.map(Some).map_err(|reason| unavailable_row("in-flight record", id, &reason))
     }
 
+    /// Along the numbers of the contents: an order has one as long as it is in flight, and always the same.
+    async fn scan(&self, cursor: u64) -> Result<Scan, Unavailable> {
+        let after = i64::try_from(cursor).unwrap_or(i64::MAX);
+        let page = self.readers.read(move |connection| scan_in_flight(connection, after, ORDERS_PER_SCAN)).await?;
+        let next = page.last().map(|(n, _)| n.unsigned_abs()).filter(|_| page.len() == ORDERS_PER_SCAN as usize);
+        let mut orders = Vec::with_capacity(page.len());
+        for (_, unmoved) in page {
+            match unmoved {
+                Ok(unmoved) => orders.push(unmoved),
+                Err(unreadable) => {
+                    tracing::warn!(order = unreadable.id, "an in-flight record is unreadable: passed over")
+                }
+            }
+        }
+        Ok(Scan { orders, next })
+    }
+
     async fn check(&self) -> Result<(), Unavailable> {
         self.writer.check().await
     }
@@ -177,13 +197,67 @@ enum Found<T> {
 }
 
 fn put(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
-    match rows::look(connection, &row.id)? {
-        Some(known) if !is_behind(&known, row.passage, row.progress) => Ok(()),
-        known => rows::replace(connection, row, known.as_ref()),
+    let known = rows::look(connection, &row.id)?;
+    if let Some(known) = &known
+        && (!is_behind(known, row.passage, row.progress) || whose(connection, row, known)? == Whose::AnotherForGood)
+    {
+        return Ok(());
+    }
+    rows::replace(connection, row, known.as_ref())
+}
+
+fn claim(connection: &Connection, row: &Row) -> rusqlite::Result<Claim> {
+    let Some(known) = rows::look(connection, &row.id)? else {
+        rows::replace(connection, row, None)?;
+        return Ok(Claim::New);
+    };
+    Ok(if rows::is_same_content(connection, row, &known)? {
+        // In a later passage it was begun in an earlier one.
+        Claim::Same { is_under_way: known.is_begun() || known.passage > row.passage }
+    } else {
+        Claim::Other
+    })
+}
+
+/// To which order of its id a row belongs.
+#[derive(PartialEq, Eq)]
+enum Whose {
+    Its,
+    /// One of other content, which makes way: nobody has begun it, or its passage is over.
+    Another,
+    AnotherForGood,
+}
+
+fn whose(connection: &Connection, row: &Row, known: &Known) -> rusqlite::Result<Whose> {
+    // The ids of all others are of one order only: nothing to look at.
+    Ok(if !row.is_derived || rows::is_same_content(connection, row, known)? {
+        Whose::Its
+    } else if row.passage > known.passage || (row.passage == known.passage && !known.is_begun()) {
+        Whose::Another
+    } else {
+        Whose::AnotherForGood
+    })
+}
+
+/// Lets the order of a message into a row that belongs to another one and makes way; says whether the row is the order's.
+fn enter_row(connection: &Connection, row: &Row) -> rusqlite::Result<bool> {
+    if !row.is_derived {
+        return Ok(true);
+    }
+    let Some(known) = rows::look(connection, &row.id)? else {
+        return Ok(true);
+    };
+    match whose(connection, row, &known)? {
+        Whose::Its => Ok(true),
+        Whose::Another => rows::replace(connection, row, Some(&known)).map(|()| true),
+        Whose::AnotherForGood => Ok(false),
     }
 }
 
 fn begin(connection: &Connection, row: &Row, attempt: &Attempt) -> rusqlite::Result<Found<u32>> {
+    if !enter_row(connection, row)? {
+        return Ok(Found::Passed);
+    }
     if rows::enter_if_new(connection, row, attempt)? {
         return Ok(Found::Written(1));
     }
@@ -202,6 +276,9 @@ fn begin(connection: &Connection, row: &Row, attempt: &Attempt) -> rusqlite::Res
 }
 
 fn record(connection: &Connection, row: &Row, attempt: &Attempt, outcome: &str) -> rusqlite::Result<Found<()>> {
+    if !enter_row(connection, row)? {
+        return Ok(Found::Passed);
+    }
     if rows::record_if_entered(connection, &row.id, attempt, outcome)? {
         return Ok(Found::Written(()));
     }

@@ -14,6 +14,8 @@ pub(super) struct Row {
     pub(super) passage: u32,
     /// How far its history has come.
     pub(super) progress: Progress,
+    /// Whether an order of other content can have its id.
+    pub(super) is_derived: bool,
     steps: String,
     placed_at: Timestamp,
     order: Order,
@@ -25,6 +27,7 @@ impl Row {
             id: order.id.to_string(),
             passage: order.passage,
             progress: progress_of(order.passage, &order.history),
+            is_derived: order.id.is_derived(),
             steps: wire::encode_steps(&order.history),
             placed_at: order.placed_at,
             order: order.order.clone(),
@@ -71,6 +74,13 @@ pub(super) struct Known {
     content: Option<i64>,
 }
 
+impl Known {
+    /// Whether an attempt was begun in its passage, or the order has ended.
+    pub(super) fn is_begun(&self) -> bool {
+        self.ended || self.progress > Progress::accepted(self.passage)
+    }
+}
+
 /// What stands in the database for it.
 fn number(progress: Progress) -> i64 {
     i64::try_from(progress.as_u64()).unwrap_or(i64::MAX)
@@ -94,12 +104,29 @@ pub(super) fn look(connection: &Connection, id: &str) -> rusqlite::Result<Option
         .optional()
 }
 
+/// Whether the order of the row was placed with the same content, byte for byte. The archive has the content of a row that
+/// has none.
+pub(super) fn is_same_content(connection: &Connection, row: &Row, known: &Known) -> rusqlite::Result<bool> {
+    let json = Json(row.order.json());
+    match known.content {
+        Some(content) => connection
+            .prepare_cached("SELECT 1 FROM in_flight_content WHERE n = ?1 AND content = ?2")?
+            .exists(params![content, json]),
+        None => connection
+            .prepare_cached("SELECT 1 FROM archive WHERE id = ?1 AND content = ?2")?
+            .exists(params![row.id, json]),
+    }
+}
+
 /// Writes the row as the message brings it, in the place of `known`.
 pub(super) fn replace(connection: &Connection, row: &Row, known: Option<&Known>) -> rusqlite::Result<()> {
-    if let Some(content) = known.and_then(|known| known.content) {
-        delete_content(connection, content)?;
-    }
-    let content = insert_content(connection, row)?;
+    let content = match known.and_then(|known| known.content) {
+        Some(content) => {
+            replace_content(connection, row, content)?;
+            content
+        }
+        None => insert_content(connection, row)?,
+    };
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO in_flight (id, passage, progress, deliveries, steps, content)
@@ -111,8 +138,17 @@ pub(super) fn replace(connection: &Connection, row: &Row, known: Option<&Known>)
 
 fn insert_content(connection: &Connection, row: &Row) -> rusqlite::Result<i64> {
     connection
-        .prepare_cached("INSERT INTO in_flight_content (placed_at, total, content) VALUES (?1, ?2, ?3)")?
-        .insert(params![row.placed_at.as_millis(), row.order.total(), Json(row.order.json())])
+        .prepare_cached("INSERT INTO in_flight_content (id, placed_at, total, content) VALUES (?1, ?2, ?3, ?4)")?
+        .insert(params![row.id, row.placed_at.as_millis(), row.order.total(), Json(row.order.json())])
+}
+
+/// In its place: a content keeps its number as long as the order is in flight, so that whoever reads along the numbers
+/// comes upon each that stays.
+fn replace_content(connection: &Connection, row: &Row, content: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE in_flight_content SET placed_at = ?2, total = ?3, content = ?4 WHERE n = ?1")?
+        .execute(params![content, row.placed_at.as_millis(), row.order.total(), Json(row.order.json())])
+        .map(drop)
 }
 
 fn delete_content(connection: &Connection, content: i64) -> rusqlite::Result<()> {
@@ -177,7 +213,12 @@ pub(super) fn end(
             None
         }
         (true, None) => None,
-        (false, Some(content)) => Some(content),
+        (false, Some(content)) => {
+            if row.is_derived {
+                replace_content(connection, row, content)?;
+            }
+            Some(content)
+        }
         (false, None) => Some(insert_content(connection, row)?),
     };
     let steps = if archived { "[]" } else { row.steps.as_str() };

@@ -1,9 +1,10 @@
 //! Orders as they stand in the database, and how they are read from it.
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, ToSql};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use crate::domain::{History, Order, OrderId, OrderRecord, Stage, Timestamp};
+use crate::domain::{History, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
+use crate::ports::Unmoved;
 use crate::wire;
 
 /// JSON, which is UTF-8, as text, so that the `sqlite3` shell shows it and its JSON functions read it.
@@ -35,12 +36,7 @@ pub(super) fn find_in_flight(connection: &Connection, id: &str) -> rusqlite::Res
             if row.get(10)? {
                 return Ok(Stored::InArchive);
             }
-            let attempt = match row.get::<_, Option<String>>(6)? {
-                None => None,
-                Some(stage) => {
-                    Some(NotedAttempt { stage, entered_at: row.get(7)?, worker: row.get(8)?, outcome: row.get(9)? })
-                }
-            };
+            let attempt = NotedAttempt::read(row)?;
             Ok(Stored::Here(read_order(row)?.and_then(|mut order| {
                 if let Some(attempt) = attempt {
                     attempt.add_to(&mut order.history)?;
@@ -59,13 +55,66 @@ struct NotedAttempt {
 }
 
 impl NotedAttempt {
-    fn add_to(self, history: &mut History) -> Result<(), String> {
-        let stage: Stage = self.stage.parse().map_err(|error: crate::domain::stage::UnknownStage| error.to_string())?;
+    /// Reads it off the columns 6 to 9 of a row.
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<NotedAttempt>> {
+        let Some(stage) = row.get::<_, Option<String>>(6)? else {
+            return Ok(None);
+        };
+        Ok(Some(NotedAttempt { stage, entered_at: row.get(7)?, worker: row.get(8)?, outcome: row.get(9)? }))
+    }
+
+    fn add_to(&self, history: &mut History) -> Result<(), String> {
+        let (stage, outcome) = self.decode()?;
         let (attempt, entered_at) = (history.next_attempt(stage), Timestamp::from_millis(self.entered_at));
-        let outcome = self.outcome.map(|json| wire::decode_outcome(&json)).transpose()?;
-        history.show_attempt(stage, attempt, entered_at, &self.worker.into(), outcome.as_ref());
+        history.show_attempt(stage, attempt, entered_at, &self.worker.as_str().into(), outcome.as_ref());
         Ok(())
     }
+
+    fn move_on(&self, unmoved: &mut Unmoved) -> Result<(), String> {
+        let (stage, outcome) = self.decode()?;
+        let attempt = unmoved.order.history.next_attempt(stage);
+        unmoved.take_in(stage, attempt, Timestamp::from_millis(self.entered_at), outcome.as_ref());
+        Ok(())
+    }
+
+    fn decode(&self) -> Result<(Stage, Option<RecordedOutcome>), String> {
+        let stage = self.stage.parse().map_err(|error: crate::domain::stage::UnknownStage| error.to_string())?;
+        Ok((stage, self.outcome.as_deref().map(wire::decode_outcome).transpose()?))
+    }
+}
+
+/// A row that is not as this release writes it.
+pub(super) struct UnreadableRow {
+    pub(super) id: String,
+}
+
+/// Orders that have not ended, with the numbers of their contents: up to `limit` of those past `after`.
+pub(super) fn scan_in_flight(
+    connection: &Connection,
+    after: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<(i64, Result<Unmoved, UnreadableRow>)>> {
+    connection
+        .prepare_cached(
+            "SELECT f.id, f.passage, c.placed_at, c.total, c.content, f.steps, f.stage, f.entered_at, f.worker,
+                    f.outcome, c.n
+             FROM in_flight_content c CROSS JOIN in_flight f ON f.id = c.id
+             WHERE c.n > ?1 AND f.content = c.n AND f.expires_at IS NULL
+             ORDER BY c.n LIMIT ?2",
+        )?
+        .query_map(params![after, limit], |row| {
+            let attempt = NotedAttempt::read(row)?;
+            let unmoved = read_order(row)?.and_then(|order| {
+                let mut unmoved = Unmoved::of(order);
+                if let Some(attempt) = attempt {
+                    attempt.move_on(&mut unmoved)?;
+                }
+                Ok(unmoved)
+            });
+            let id = row.get(0)?;
+            Ok((row.get(10)?, unmoved.map_err(|_| UnreadableRow { id })))
+        })?
+        .collect()
 }
 
 /// Reads an order off a row that begins with id, passage, placed_at, total, content and steps.

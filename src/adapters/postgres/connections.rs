@@ -16,7 +16,7 @@ use tokio_postgres::{Client, Config, Error, Row};
 use super::hosts::{Hosts, address};
 use super::{IDENTIFIER_BYTES_MAX, PART, PostgresOptions, parse_url};
 use crate::adapters::reach::Reach;
-use crate::ports::Unavailable;
+use crate::ports::{PublishError, Unavailable};
 
 /// How much longer than the server the client waits for a statement to end.
 const GRACE: Duration = Duration::from_secs(1);
@@ -149,11 +149,16 @@ impl Connections {
 
     /// Runs one statement, a second time if it lost against another one.
     pub(super) async fn query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Unavailable> {
-        let _admitted = self.reach.admit()?;
+        self.write(sql, parameters).await.map_err(|error| error.unavailable().clone())
+    }
+
+    /// As [`Connections::query`]; an error says whether the statement may have been carried out after all.
+    pub(super) async fn write(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PublishError> {
+        let _admitted = self.reach.admit().map_err(PublishError::NotTaken)?;
         let deadline = Instant::now() + self.limits.call;
         let mut is_second = false;
         loop {
-            let client = self.client(deadline).await?;
+            let client = self.client(deadline).await.map_err(PublishError::NotTaken)?;
             let statement = async {
                 let statement = client.prepare_cached(sql).await?;
                 client.query(&statement, parameters).await
@@ -165,11 +170,15 @@ impl Connections {
                     return Ok(rows);
                 }
                 Ok(Err(error)) if lost_a_race(&error) && !is_second => is_second = true,
-                Ok(Err(error)) => return Err(self.unavailable(client, &error)),
+                // What the server refused it has undone; of what was lost with the connection nobody knows.
+                Ok(Err(error)) if error.code().is_some() => {
+                    return Err(PublishError::NotTaken(self.unavailable(client, &error)));
+                }
+                Ok(Err(error)) => return Err(PublishError::Unknown(self.unavailable(client, &error))),
                 Err(_) => {
                     // Its reply may still come: nobody else may use this connection.
                     self.drop_all(client);
-                    return Err(self.reach.failed("no answer in time"));
+                    return Err(PublishError::Unknown(self.reach.failed("no answer in time")));
                 }
             }
         }

@@ -19,7 +19,7 @@ use super::PART;
 use super::connections::Connections;
 use super::rows::{OrderColumns, count, read};
 use crate::domain::{OrderId, OrderRecord};
-use crate::ports::{Claim, Journal, Purpose, Unavailable};
+use crate::ports::{Claim, Journal, PublishError, Purpose, Unavailable};
 use crate::wire;
 
 const NOTE: &str = include_str!("journal/note.sql");
@@ -70,7 +70,7 @@ impl Journal for PostgresJournal {
         self.notes.takes()
     }
 
-    async fn note(&self, orders: &[OrderRecord], purpose: Purpose) -> Result<Vec<Claim>, Unavailable> {
+    async fn note(&self, orders: &[OrderRecord], purpose: Purpose) -> Result<Vec<Claim>, PublishError> {
         if orders.is_empty() {
             return Ok(Vec::new());
         }
@@ -82,11 +82,12 @@ impl Journal for PostgresJournal {
         for order in orders {
             columns.push(order);
         }
-        let rows = self.notes.query(NOTE, &columns.parameters(&is_to_publish)).await?;
+        let rows = self.notes.write(NOTE, &columns.parameters(&is_to_publish)).await?;
         if rows.len() != orders.len() {
-            return Err(Unavailable::new(PART, format!("{} claims of {} orders", rows.len(), orders.len())));
+            let unavailable = Unavailable::new(PART, format!("{} claims of {} orders", rows.len(), orders.len()));
+            return Err(PublishError::Unknown(unavailable));
         }
-        rows.iter().map(claim).collect()
+        rows.iter().map(claim).collect::<Result<_, _>>().map_err(PublishError::Unknown)
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Unavailable> {

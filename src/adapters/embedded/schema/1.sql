@@ -49,6 +49,7 @@ CREATE INDEX in_flight_by_expiry ON in_flight (expires_at) WHERE expires_at IS N
 
 CREATE TABLE in_flight_content (
     n         INTEGER PRIMARY KEY,
+    id        TEXT    NOT NULL, -- the order's
     placed_at INTEGER NOT NULL,
     total     TEXT    NOT NULL,
     content   TEXT    NOT NULL -- what the customer placed

@@ -35,6 +35,15 @@ impl Progress {
     pub fn as_u64(self) -> u64 {
         self.0
     }
+
+    /// The passage, the stage and the attempt it is a point of; attempt 0 if nothing was begun.
+    pub fn attempt(self) -> (u32, Stage, u32) {
+        let stages = self.0 / Self::STAGE_SPAN;
+        let passage = stages / Stage::ALL.len() as u64;
+        let stage = Stage::ALL[(stages % Stage::ALL.len() as u64) as usize];
+        let attempt = self.0 % Self::STAGE_SPAN / 2;
+        (u32::try_from(passage).unwrap_or(u32::MAX), stage, u32::try_from(attempt).unwrap_or(u32::MAX))
+    }
 }
 
 impl From<u64> for Progress {
@@ -60,6 +69,12 @@ mod tests {
             }
         }
         assert!(points.is_sorted_by(|a, b| a < b));
+        for stage in Stage::ALL {
+            for attempt in [1, 2, 99_999] {
+                assert_eq!(Progress::entered(7, stage, attempt).attempt(), (7, stage, attempt));
+                assert_eq!(Progress::finished(7, stage, attempt).attempt(), (7, stage, attempt));
+            }
+        }
         assert!(Progress::finished(10_000_000, Stage::PostProcessing, u32::MAX).as_u64() < 1 << 53);
     }
 }

@@ -54,6 +54,7 @@ macro_rules! suite {
             a_wiped_store_knows_nothing_and_takes_records_again,
             a_batch_of_256_orders_goes_all_the_way,
             the_orders_of_a_batch_have_replies_of_their_own,
+            an_order_that_comes_twice_in_a_batch_is_fenced_as_in_two,
             content_and_reasons_come_back_to_the_letter,
             an_empty_batch_changes_nothing,
             the_store_says_that_it_is_well,
@@ -486,6 +487,27 @@ pub async fn the_orders_of_a_batch_have_replies_of_their_own(subject: &Subject) 
         Recorded::First,
     ];
     assert_eq!(recorded, expected);
+}
+
+pub async fn an_order_that_comes_twice_in_a_batch_is_fenced_as_in_two(subject: &Subject) {
+    let [order, unknown] = [order(), order()];
+    subject.in_flight.put(&[order.clone(), order.clone()]).await.unwrap();
+    let batch = [order.clone(), unknown.clone(), order.clone(), unknown];
+    let begun = subject.in_flight.begin(Scheduling, &worker("worker-1"), now(), &batch).await.unwrap();
+    assert_eq!(begun, [FRESH, Begun::Absent, Begun::Fresh { deliveries: 2 }, Begun::Absent]);
+    let (first, second) = (done(Scheduling), failure("no"));
+    let outcomes = [(&order, first.clone()), (&order, second)];
+    let recorded = subject.in_flight.record(Scheduling, &outcomes).await.unwrap();
+    assert_eq!(recorded, [Recorded::First, Recorded::Earlier(first)]);
+    let ended = completed(&order);
+    subject.in_flight.end(&[ended.clone(), failed(&order, "no")]).await.unwrap();
+    assert_eq!(find(subject, &order).await, Some(ended));
+
+    // Also where the record is behind both.
+    let again = OrderRecord { passage: 2, ..order };
+    let batch = [again.clone(), again];
+    let begun = subject.in_flight.begin(Scheduling, &worker("worker-1"), now(), &batch).await.unwrap();
+    assert_eq!(begun, [FRESH, Begun::Fresh { deliveries: 2 }]);
 }
 
 pub async fn content_and_reasons_come_back_to_the_letter(subject: &Subject) {

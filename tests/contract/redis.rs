@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use fred::interfaces::LuaInterface;
 use fred::prelude::{Builder, Client, ClientLike, Config, HashesInterface, KeysInterface};
 use ordering::adapters::redis::{RedisInFlight, RedisOptions};
-use ordering::domain::{OrderRecord, Stage};
-use ordering::ports::{Begun, InFlight, Recorded};
+use ordering::domain::{OrderId, OrderRecord, Stage};
+use ordering::ports::{Begun, Claim, InFlight, Recorded};
 
 use super::in_flight::Subject;
 use crate::support::{
@@ -55,7 +55,7 @@ impl Store {
     }
 
     fn key(&self, order: &OrderRecord) -> String {
-        format!("{}:o:{}", self.namespace, order.id)
+        format!("{}:r:{}", self.namespace, order.id)
     }
 
     async fn time_to_live(&self, order: &OrderRecord) -> Duration {
@@ -134,7 +134,7 @@ async fn a_key_of_another_type_harms_only_its_own_order() {
         return;
     };
     let orders = orders(3);
-    let _: () = store.client.set(store.key(&orders[1]), "no hash", None, None, false).await.unwrap();
+    let _: () = store.client.hset(store.key(&orders[1]), ("field", "no text")).await.unwrap();
     store.in_flight.put(&orders[..1]).await.unwrap();
     store.in_flight.put(&orders[2..]).await.unwrap();
 
@@ -153,19 +153,30 @@ async fn a_key_of_another_type_harms_only_its_own_order() {
 }
 
 #[tokio::test]
-async fn a_record_without_its_content_counts_as_absent() {
+async fn what_is_no_record_counts_as_absent() {
     let Some(store) = Store::start().await else {
         return;
     };
-    let order = order();
-    store.put(&order).await;
-    store.begin(Stage::Scheduling, &order).await;
-    let _: () = store.client.hdel(store.key(&order), "o").await.unwrap();
+    for text in ["", "no record", "[\"put\",8e5]", "{}"] {
+        let order = order();
+        let _: () = store.client.set(store.key(&order), text, None, None, false).await.unwrap();
+        assert_eq!(store.begin(Stage::Scheduling, &order).await, Begun::Absent, "{text}");
+        let outcomes = [(&order, done(Stage::Scheduling))];
+        assert_eq!(store.in_flight.record(Stage::Scheduling, &outcomes).await.unwrap(), [Recorded::Absent]);
+        store.in_flight.end(&[completed(&order)]).await.unwrap();
+        store.put(&order).await;
+        assert_eq!(store.in_flight.find(order.id).await.unwrap().as_ref(), Some(&order));
+        assert_eq!(store.begin(Stage::Scheduling, &order).await, Begun::Fresh { deliveries: 1 });
 
-    assert_eq!(store.in_flight.find(order.id).await.unwrap(), None);
-    assert_eq!(store.begin(Stage::Scheduling, &order).await, Begun::Absent);
-    store.put(&order).await;
-    assert_eq!(store.begin(Stage::Scheduling, &order).await, Begun::Fresh { deliveries: 1 });
+        let _: () = store.client.set(store.key(&order), text, None, None, false).await.unwrap();
+        let derived = OrderRecord { id: OrderId::from_key(&store.key(&order)), ..order };
+        let _: () = store.client.set(store.key(&derived), text, None, None, false).await.unwrap();
+        assert_eq!(store.in_flight.claim(&[derived]).await.unwrap(), [Claim::New]);
+    }
+    // And what is no text at all.
+    let derived = OrderRecord { id: OrderId::from_key(&store.namespace), ..order() };
+    let _: () = store.client.hset(store.key(&derived), ("field", "no text")).await.unwrap();
+    assert_eq!(store.in_flight.claim(&[derived]).await.unwrap(), [Claim::New]);
 }
 
 #[tokio::test]
@@ -175,8 +186,53 @@ async fn a_record_nobody_can_read_is_not_taken_for_none() {
     };
     let order = order();
     store.put(&order).await;
-    let _: () = store.client.hset(store.key(&order), ("o", "{\"v\":9")).await.unwrap();
+    for text in ["{\"v\":9}[\"put\",800000]", "half a rec"] {
+        let _: () = store.client.set(store.key(&order), text, None, None, false).await.unwrap();
+        assert!(store.in_flight.find(order.id).await.is_err(), "{text}");
+    }
+    store.put(&order).await;
+    let _: () = store.client.append(store.key(&order), "[1,2,\"pause\",800002]").await.unwrap();
     assert!(store.in_flight.find(order.id).await.is_err());
+}
+
+#[tokio::test]
+async fn a_scan_passes_over_what_cannot_be_read_and_what_is_not_ours() {
+    let Some(store) = Store::start().await else {
+        return;
+    };
+    let orders = orders(4);
+    store.in_flight.put(&orders).await.unwrap();
+    let _: () = store.client.set(store.key(&orders[1]), "half a rec", None, None, false).await.unwrap();
+    let _: () = store.client.del(store.key(&orders[2])).await.unwrap();
+    let _: () = store.client.hset(store.key(&orders[2]), ("field", "no text")).await.unwrap();
+    // Another installation, whose namespace this one's would match if it were a pattern.
+    let neighbour = store.client.append(format!("{}x:r:{}", store.namespace, orders[0].id), "[]");
+    let _: () = neighbour.await.unwrap();
+    let (mut cursor, mut given) = (Some(0), Vec::new());
+    while let Some(at) = cursor {
+        let scan = store.in_flight.scan(at).await.unwrap();
+        given.extend(scan.orders.into_iter().map(|unmoved| unmoved.order.id));
+        cursor = scan.next;
+    }
+    given.sort();
+    given.dedup();
+    assert_eq!(given, [orders[0].id, orders[3].id]);
+}
+
+#[tokio::test]
+async fn a_step_is_one_short_entry() {
+    let Some(store) = Store::start().await else {
+        return;
+    };
+    let order = order();
+    store.put(&order).await;
+    let length = async || store.client.strlen::<usize, _>(store.key(&order)).await.unwrap();
+    let accepted = length().await;
+    store.begin(Stage::Scheduling, &order).await;
+    let outcomes = [(&order, done(Stage::Scheduling))];
+    store.in_flight.record(Stage::Scheduling, &outcomes).await.unwrap();
+    let added = length().await - accepted;
+    assert!(added < 110, "{added} bytes");
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! Connections to Redis that come back by themselves, and calls that never wait for them.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::clients::{Client, Pool, WithOptions};
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, EventInterface, HashesInterface, LuaInterface};
+use fred::interfaces::{ClientLike, EventInterface, KeysInterface, LuaInterface};
 use fred::types::config::{
     Config, ConnectionConfig, Options, PerformanceConfig, ReconnectError, ReconnectPolicy, Server, TcpConfig,
     UnresponsiveConfig,
@@ -135,7 +134,7 @@ impl Connection {
         })
     }
 
-    /// Runs a script that writes.
+    /// Runs a script.
     pub(super) async fn run(
         &self,
         script: &Script,
@@ -172,14 +171,14 @@ impl Connection {
         outcome
     }
 
-    /// The fields of a hash; `None` if there is none, or something else.
-    pub(super) async fn hash(&self, key: Key) -> Result<Option<HashMap<String, Bytes>>, Unavailable> {
+    /// The text at a key; `None` if there is none, or something else.
+    pub(super) async fn text(&self, key: Key) -> Result<Option<Bytes>, Unavailable> {
         let _admitted = self.admit().await?;
-        let fields: Result<HashMap<String, Bytes>, Error> = self.client().hgetall(key).await;
-        match fields {
-            Ok(fields) => {
+        let text: Result<Option<Bytes>, Error> = self.client().get(key).await;
+        match text {
+            Ok(text) => {
                 self.reach.works();
-                Ok((!fields.is_empty()).then_some(fields))
+                Ok(text)
             }
             Err(error) if error.details().starts_with("WRONGTYPE") => {
                 self.reach.works();

@@ -1,9 +1,14 @@
 //! The in-flight store in Redis.
 //!
-//! A record is a hash `{namespace}:o:{order id}` that only grows, so that writes commute and late duplicates change
-//! nothing; `record` says what its fields are. Each call is one script over the records of the whole batch
-//! (`*.lua`), which compares [`Progress`] numbers and never clocks. A script touches keys that have nothing in
-//! common, which Redis Cluster refuses: one primary, with replicas and Sentinel if need be, is what this is made for.
+//! A record is a text `{namespace}:r:{order id}` that only grows; `record` says what stands in it. (Until version 0.1 it
+//! was a hash `{namespace}:o:{order id}`, which nothing reads any more: it goes when its time is over.) Each call is one
+//! script over the records of the whole batch (`*.lua`), which compares [`Progress`] numbers and never clocks. A script
+//! touches keys that have nothing in common, which Redis Cluster refuses: one primary, with replicas and Sentinel if
+//! need be, is what this is made for.
+//!
+//! A record that is behind a message, or belongs to another order of the same derived id that nobody has begun, is
+//! written anew: the script says that it needs the order's content, and a second call brings it. So the content is sent
+//! only where it is needed, and taking it in and going on is one step.
 //!
 //! Records live for `in_flight_ttl` from their last step, to within a thirtieth of it: renewing the time to live at
 //! every step would be a write of its own, so it is renewed only when orders older than that begin an attempt.
@@ -13,8 +18,10 @@
 //! calls take `timeout`, and those after them fail at once (`reach`). A server's refusal (out of memory,
 //! read-only) is [`Unavailable`] too. A key that is no record of ours counts as absent and harms only itself.
 
+mod calls;
 mod connection;
 mod record;
+mod scan;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,12 +31,12 @@ use async_trait::async_trait;
 use fred::types::{Key, Value};
 
 use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
-use crate::ports::{Begun, Clock, InFlight, Recorded, SystemClock, Unavailable};
-use crate::wire;
+use crate::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, SystemClock, Unavailable};
 
+use calls::{Attempt, Brings, Call, Reply, Run, are_long, behind, number, read_claim};
 pub use connection::parse_url;
 use connection::{Connection, Script};
-use record::{Attempt, progress_of};
+use record::{Record, progress_of};
 
 /// What it is called in errors and logs.
 const PART: &str = "Redis";
@@ -76,11 +83,19 @@ impl RedisOptions {
     }
 }
 
-static PUT: Script = Script::that_takes_memory(include_str!("put.lua"));
-static BEGIN: Script = Script::that_takes_memory(include_str!("begin.lua"));
-static RECORD: Script = Script::that_takes_memory(include_str!("record.lua"));
+macro_rules! script {
+    ($name:literal) => {
+        concat!(include_str!("reading.lua"), include_str!($name))
+    };
+}
+
+static PUT: Script = Script::that_takes_memory(script!("put.lua"));
+static CLAIM: Script = Script::that_takes_memory(script!("claim.lua"));
+static BEGIN: Script = Script::that_takes_memory(script!("begin.lua"));
+static RECORD: Script = Script::that_takes_memory(script!("record.lua"));
 static WHOLE: Script = Script::that_takes_memory(include_str!("whole.lua"));
-static END: Script = Script::that_frees_memory(include_str!("end.lua"));
+static END: Script = Script::that_frees_memory(script!("end.lua"));
+static SCAN: Script = Script::that_frees_memory(script!("scan.lua"));
 
 /// The records of the orders in flight.
 pub struct RedisInFlight {
@@ -109,19 +124,24 @@ impl RedisInFlight {
         })
     }
 
-    fn key(&self, id: OrderId) -> Key {
-        Key::from(format!("{}:o:{id}", self.namespace))
+    async fn put_all(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
+        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl)];
+        let mut call = Call::new(&self.namespace, orders.len(), fixed);
+        for order in orders {
+            call.push(order, record::encode(order));
+        }
+        self.connection.run(&PUT, call.keys, call.arguments).await?;
+        Ok(())
     }
 
-    async fn put_all<'a>(&self, orders: impl Iterator<Item = &'a OrderRecord> + Clone) -> Result<(), Unavailable> {
-        let keys: Vec<Key> = orders.clone().map(|order| self.key(order.id)).collect();
-        let mut arguments = vec![number(PASSAGE_SPAN), millis(self.in_flight_ttl)];
+    async fn claim_all(&self, orders: &[OrderRecord]) -> Result<Vec<Claim>, Unavailable> {
+        let mut call = Call::new(&self.namespace, orders.len(), [millis(self.in_flight_ttl)]);
         for order in orders {
-            arguments.push(number(progress_of(order).as_u64()));
-            arguments.push(Value::Bytes(wire::encode_record(order).into()));
+            call.push(order, record::encode(order));
         }
-        self.connection.run(&PUT, keys, arguments).await?;
-        Ok(())
+        let replies = self.replies(&CLAIM, call).await?;
+        let claims: Option<Vec<Claim>> = replies.iter().map(read_claim).collect();
+        claims.ok_or_else(|| Unavailable::new(PART, "a reply that is no claim"))
     }
 
     /// Begins the attempts, and says of each what was known.
@@ -130,47 +150,59 @@ impl RedisInFlight {
         stage: Stage,
         worker: &str,
         at: Timestamp,
-        orders: &[&OrderRecord],
+        orders: &[(&OrderRecord, Brings)],
     ) -> Result<Vec<Reply>, Unavailable> {
-        let keys: Vec<Key> = orders.iter().map(|order| self.key(order.id)).collect();
-        let mut arguments =
-            vec![number(PASSAGE_SPAN), millis(self.in_flight_ttl), Value::from(record::encode_entry(at, worker))];
-        for order in orders {
-            let attempt = Attempt::next(order, stage);
-            let is_old = at.since(order.placed_at) > self.in_flight_ttl / RENEWED_AFTER_PART;
-            arguments.extend([
-                number(progress_of(order).as_u64()),
-                number(attempt.entered().as_u64()),
-                Value::from(attempt.name()),
-                number(u64::from(is_old)),
-            ]);
+        let are_long = are_long(orders.iter().map(|(order, _)| *order));
+        let entry = Value::Bytes(record::encode_entry(at, worker).into());
+        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl), are_long, entry];
+        let mut call = Call::new(&self.namespace, orders.len(), fixed);
+        for (order, brings) in orders {
+            let run = Run {
+                known: progress_of(order),
+                entered: Some(Attempt::next(order, stage).entered),
+                renews: Some(at.since(order.placed_at) > self.in_flight_ttl / RENEWED_AFTER_PART),
+                brings: *brings,
+            };
+            call.push_to_run(order, run, None);
         }
-        self.replies(&BEGIN, keys, arguments).await
+        Ok(self.replies(&BEGIN, call).await?.into_iter().map(Reply::read).collect())
     }
 
     /// Records the outcomes, and says of each what was known.
     async fn try_record(
         &self,
         stage: Stage,
-        outcomes: &[(&OrderRecord, &RecordedOutcome)],
+        outcomes: &[(&OrderRecord, &RecordedOutcome, Brings)],
     ) -> Result<Vec<Reply>, Unavailable> {
-        let keys: Vec<Key> = outcomes.iter().map(|(o, _)| self.key(o.id)).collect();
-        let mut arguments = vec![number(PASSAGE_SPAN)];
-        for (order, outcome) in outcomes {
-            let attempt = Attempt::next(order, stage);
-            arguments.extend([
-                number(progress_of(order).as_u64()),
-                number(attempt.finished().as_u64()),
-                Value::from(attempt.name()),
-                Value::from(wire::encode_outcome(outcome)),
-            ]);
+        let are_long = are_long(outcomes.iter().map(|(order, _, _)| *order));
+        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl), are_long];
+        let mut call = Call::new(&self.namespace, outcomes.len(), fixed);
+        for (order, outcome, brings) in outcomes {
+            let Attempt { entered, finished } = Attempt::next(order, stage);
+            let run = Run { known: progress_of(order), entered: Some(entered), renews: None, brings: *brings };
+            call.push_to_run(order, run, Some(record::encode_outcome(outcome, finished)));
         }
-        self.replies(&RECORD, keys, arguments).await
+        Ok(self.replies(&RECORD, call).await?.into_iter().map(Reply::read).collect())
     }
 
-    async fn replies(&self, script: &Script, keys: Vec<Key>, arguments: Vec<Value>) -> Result<Vec<Reply>, Unavailable> {
-        let expected = keys.len();
-        let replies = match self.connection.run(script, keys, arguments).await? {
+    /// Notes the ends, and says which records belong to orders of other content.
+    async fn try_end(&self, orders: &[(&OrderRecord, Brings)]) -> Result<Vec<usize>, Unavailable> {
+        let are_long = are_long(orders.iter().map(|(order, _)| *order));
+        let fixed = [number(PASSAGE_SPAN), millis(self.ended_ttl), are_long];
+        let mut call = Call::new(&self.namespace, orders.len(), fixed);
+        for (order, brings) in orders {
+            let run = Run { known: progress_of(order), entered: None, renews: None, brings: *brings };
+            call.push_to_run(order, run, Some(record::encode_end(order)));
+        }
+        let Value::Array(others) = self.connection.run(&END, call.keys, call.arguments).await? else {
+            return Ok(Vec::new());
+        };
+        Ok(others.iter().filter_map(Value::as_usize).filter(|n| *n < orders.len()).collect())
+    }
+
+    async fn replies(&self, script: &Script, call: Call<'_>) -> Result<Vec<Value>, Unavailable> {
+        let expected = call.keys.len();
+        let replies = match self.connection.run(script, call.keys, call.arguments).await? {
             Value::Array(replies) => replies,
             other => vec![other],
         };
@@ -178,7 +210,7 @@ impl RedisInFlight {
             let reason = format!("{} replies for {expected} orders", replies.len());
             return Err(Unavailable::new(PART, reason));
         }
-        Ok(replies.into_iter().map(Reply::read).collect())
+        Ok(replies)
     }
 
     /// Warns, once, of a Redis that throws records away when its memory is full.
@@ -201,64 +233,6 @@ impl RedisInFlight {
     }
 }
 
-/// What a script says of one order.
-enum Reply {
-    /// Its number: of deliveries for `begin`, 1 for `record`.
-    Done(u32),
-    Absent,
-    Passed,
-    /// The record knows less than the message.
-    Behind,
-    Outcome(RecordedOutcome),
-}
-
-impl Reply {
-    fn read(reply: Value) -> Reply {
-        match reply {
-            Value::Integer(-1) => Reply::Passed,
-            Value::Integer(-2) => Reply::Behind,
-            Value::Integer(count @ 1..) => Reply::Done(u32::try_from(count).unwrap_or(u32::MAX)),
-            Value::Integer(_) => Reply::Absent,
-            other => match other.as_str().map(|json| wire::decode_outcome(&json)) {
-                Some(Ok(outcome)) => Reply::Outcome(outcome),
-                // It cannot be carried out again, so it fences nothing.
-                Some(Err(_)) | None => {
-                    tracing::warn!("a recorded outcome in Redis cannot be read");
-                    Reply::Absent
-                }
-            },
-        }
-    }
-
-    fn into_begun(self) -> Begun {
-        match self {
-            Reply::Done(deliveries) => Begun::Fresh { deliveries },
-            Reply::Outcome(outcome) => Begun::Recorded(outcome),
-            Reply::Passed => Begun::Passed,
-            // Behind a second time: its record went, and came back older, between two calls.
-            Reply::Absent | Reply::Behind => Begun::Absent,
-        }
-    }
-
-    fn into_recorded(self) -> Recorded {
-        match self {
-            Reply::Done(_) => Recorded::First,
-            Reply::Outcome(outcome) => Recorded::Earlier(outcome),
-            Reply::Passed => Recorded::Passed,
-            Reply::Absent | Reply::Behind => Recorded::Absent,
-        }
-    }
-}
-
-/// Which of the replies say that the record knows less than the message.
-fn behind(replies: &[Reply]) -> Vec<usize> {
-    (0..replies.len()).filter(|n| matches!(replies[*n], Reply::Behind)).collect()
-}
-
-fn number(number: u64) -> Value {
-    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
 fn millis(duration: Duration) -> Value {
     number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
@@ -267,7 +241,7 @@ fn millis(duration: Duration) -> Value {
 impl InFlight for RedisInFlight {
     async fn put(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
         for orders in orders.chunks(ORDERS_PER_CALL) {
-            if let Err(unavailable) = self.put_all(orders.iter()).await {
+            if let Err(unavailable) = self.put_all(orders).await {
                 self.lacks_records.store(true, Ordering::Release);
                 return Err(unavailable);
             }
@@ -275,13 +249,18 @@ impl InFlight for RedisInFlight {
         Ok(())
     }
 
-    async fn claim(&self, orders: &[OrderRecord]) -> Result<Vec<crate::ports::Claim>, Unavailable> {
-        let _ = orders;
-        Err(Unavailable::new("in-flight store", "not yet"))
-    }
-
-    async fn scan(&self, _cursor: u64) -> Result<crate::ports::Scan, Unavailable> {
-        Err(Unavailable::new("in-flight store", "not yet"))
+    async fn claim(&self, orders: &[OrderRecord]) -> Result<Vec<Claim>, Unavailable> {
+        let mut claims = Vec::with_capacity(orders.len());
+        for orders in orders.chunks(ORDERS_PER_CALL) {
+            match self.claim_all(orders).await {
+                Ok(some) => claims.extend(some),
+                Err(unavailable) => {
+                    self.lacks_records.store(true, Ordering::Release);
+                    return Err(unavailable);
+                }
+            }
+        }
+        Ok(claims)
     }
 
     async fn begin(
@@ -293,13 +272,12 @@ impl InFlight for RedisInFlight {
     ) -> Result<Vec<Begun>, Unavailable> {
         let mut begun = Vec::with_capacity(orders.len());
         for orders in orders.chunks(ORDERS_PER_CALL) {
-            let orders: Vec<&OrderRecord> = orders.iter().collect();
-            let mut replies = self.try_begin(stage, worker, at, &orders).await?;
+            let first: Vec<_> = orders.iter().map(|order| (order, Brings::at_first(order))).collect();
+            let mut replies = self.try_begin(stage, worker, at, &first).await?;
             let behind = behind(&replies);
             if !behind.is_empty() {
-                let orders: Vec<&OrderRecord> = behind.iter().map(|n| orders[*n]).collect();
-                self.put_all(orders.iter().copied()).await?;
-                let again = self.try_begin(stage, worker, at, &orders).await?;
+                let again: Vec<_> = behind.iter().map(|n| (&orders[*n], Brings::Record)).collect();
+                let again = self.try_begin(stage, worker, at, &again).await?;
                 for (n, reply) in behind.into_iter().zip(again) {
                     replies[n] = reply;
                 }
@@ -316,14 +294,13 @@ impl InFlight for RedisInFlight {
     ) -> Result<Vec<Recorded>, Unavailable> {
         let mut recorded = Vec::with_capacity(outcomes.len());
         for outcomes in outcomes.chunks(ORDERS_PER_CALL) {
-            let outcomes: Vec<(&OrderRecord, &RecordedOutcome)> =
-                outcomes.iter().map(|(order, outcome)| (*order, outcome)).collect();
-            let mut replies = self.try_record(stage, &outcomes).await?;
+            let first: Vec<_> =
+                outcomes.iter().map(|(order, outcome)| (*order, outcome, Brings::at_first(order))).collect();
+            let mut replies = self.try_record(stage, &first).await?;
             let behind = behind(&replies);
             if !behind.is_empty() {
-                let outcomes: Vec<_> = behind.iter().map(|n| outcomes[*n]).collect();
-                self.put_all(outcomes.iter().map(|(order, _)| *order)).await?;
-                let again = self.try_record(stage, &outcomes).await?;
+                let again: Vec<_> = behind.iter().map(|n| (outcomes[*n].0, &outcomes[*n].1, Brings::Record)).collect();
+                let again = self.try_record(stage, &again).await?;
                 for (n, reply) in behind.into_iter().zip(again) {
                     replies[n] = reply;
                 }
@@ -335,26 +312,33 @@ impl InFlight for RedisInFlight {
 
     async fn end(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
         for orders in orders.chunks(ORDERS_PER_CALL) {
-            let keys = orders.iter().map(|order| self.key(order.id)).collect();
-            let mut arguments = vec![number(PASSAGE_SPAN), millis(self.ended_ttl)];
-            for order in orders {
-                arguments.push(number(progress_of(order).as_u64()));
-                arguments.push(Value::from(wire::encode_steps(&order.history)));
+            let first: Vec<_> = orders.iter().map(|order| (order, Brings::at_first(order))).collect();
+            let others = self.try_end(&first).await?;
+            if !others.is_empty() {
+                let again: Vec<_> = others.into_iter().map(|n| (&orders[n], Brings::Record)).collect();
+                self.try_end(&again).await?;
             }
-            self.connection.run(&END, keys, arguments).await?;
         }
         Ok(())
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Unavailable> {
-        let Some(fields) = self.connection.hash(self.key(id)).await? else {
+        let Some(text) = self.connection.text(calls::key(&self.namespace, id)).await? else {
             return Ok(None);
         };
-        // Not "there is none": a newer release may have written it.
-        record::read(&fields).map_err(|reason| {
-            tracing::warn!(order = %id, reason, "a record in Redis cannot be read");
-            Unavailable::new(PART, format!("the record of {id} cannot be read"))
-        })
+        match Record::read(&text) {
+            Ok(record) => Ok(record.map(Record::into_order)),
+            // Not "there is none": a newer release may have written it.
+            Err(reason) => {
+                tracing::warn!(order = %id, reason, "a record in Redis cannot be read");
+                Err(Unavailable::new(PART, format!("the record of {id} cannot be read")))
+            }
+        }
+    }
+
+    async fn scan(&self, cursor: u64) -> Result<Scan, Unavailable> {
+        let reply = self.connection.run(&SCAN, Vec::new(), scan::arguments(&self.namespace, cursor)).await?;
+        scan::read(&self.namespace, reply).ok_or_else(|| Unavailable::new(PART, "a reply that is no scan"))
     }
 
     async fn whole_since(&self, now: Timestamp) -> Result<Timestamp, Unavailable> {

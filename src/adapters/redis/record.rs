@@ -1,23 +1,38 @@
 //! What a record looks like, and how an order is read off it.
 //!
-//! | field | what | written by |
-//! |---|---|---|
-//! | `o` | the order as a message brought it ([`wire::encode_record`]); a record without it counts as absent | `put` |
-//! | `g` | [`Progress`] as a number | `put`, `begin`, `record` |
-//! | `d` | how often the attempt under way was begun | `begin` |
-//! | `e{passage}.{stage}.{attempt}` | when the attempt was begun, in ms, and by whom; the first one stays | `begin` |
-//! | `r{passage}.{stage}.{attempt}` | the outcome that counts ([`wire::encode_outcome`]); the first one stays | `record` |
-//! | `x` | the steps of the order that ended ([`wire::encode_steps`]); from then on nothing else is written | `end` |
+//! A record is a text that only grows: JSON values one after the other, nothing between them.
 //!
-//! `stage` counts from 0, `attempt` from 1. Invariant: a record of progress `g` knows every outcome up to `g`, from
-//! `o` or from an `r`; what would raise `g` past a gap is refused until `o` has been replaced by one that closes it.
+//! | value | what | written by |
+//! |---|---|---|
+//! | `"0f…"` | digest of the content: 16 bytes of its SHA-256 in hexadecimal; only if the id is derived from a key | with the next |
+//! | `{…}` | the order as a message brought it ([`wire::encode_record`]) | `put`, `claim`, and what takes a message in |
+//! | `["put",g]` | how far the order had come by that message | with the one before |
+//! | `[at,worker,n,g]` | the attempt was begun for the n-th time; the first one says when and by whom | `begin` |
+//! | `[entered_at,finished_at,worker,stage,"advance",g]` | its outcome, of which there is one; `stage` counts from 0 | `record` |
+//! | `[entered_at,finished_at,worker,delay_secs,reason,"retry",g]` | | |
+//! | `[entered_at,finished_at,worker,"complete",g]` | | |
+//! | `[entered_at,finished_at,worker,reason,"fail",g]` | | |
+//! | `[steps,g,"end"]` | the order has ended, with these steps ([`wire::encode_steps`]); nothing comes after it | `end` |
+//!
+//! `g` is [`Progress`] as a number; times are in ms. So the last bytes of a record say how far it is, which is all the
+//! scripts look at, and one command writes a step. Measured with orders of 400 bytes in batches of 64, Redis took a
+//! hash of these values (a field each, the content beside them) for 80 ms of processor time for each 1,000 orders from
+//! acceptance to expiry; doc/performance.md has what this takes.
+//!
+//! Invariants: a record has its content, being written with it. One of progress `g` knows every outcome up to `g`; what
+//! would raise `g` past a gap is refused until a message that closes it has been taken in, which begins the text anew.
 
-use std::collections::HashMap;
+use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
-use crate::domain::{OrderRecord, Progress, Stage, Timestamp};
+use crate::domain::{Decision, Delay, End, History, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
+use crate::ports::Unmoved;
 use crate::wire;
 
 /// How far the order has come by its history. A history travels only between steps: its last step is finished, or
@@ -29,73 +44,206 @@ pub(super) fn progress_of(order: &OrderRecord) -> Progress {
     }
 }
 
+/// A record as a message brings it.
+pub(super) fn encode(order: &OrderRecord) -> Vec<u8> {
+    let mut text = Vec::with_capacity(order.size_bytes() + 64);
+    if order.id.is_derived() {
+        push(&mut text, format_args!("\"{}\"", digest(order)));
+    }
+    text.extend_from_slice(&wire::encode_record(order));
+    push(&mut text, format_args!("[\"put\",{}]", progress_of(order).as_u64()));
+    text
+}
+
+/// What tells the contents of two orders with one id apart, in hexadecimal.
+pub(super) fn digest(order: &OrderRecord) -> String {
+    let digest = Sha256::digest(order.order.json());
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// That an attempt begins, up to how often it was.
+pub(super) fn encode_entry(at: Timestamp, worker: &str) -> Vec<u8> {
+    let mut text = Vec::with_capacity(64);
+    push(&mut text, format_args!("[{},", at.as_millis()));
+    push_json(&mut text, worker);
+    text.push(b',');
+    text
+}
+
+/// The outcome of the attempt that is `finished` with it.
+pub(super) fn encode_outcome(outcome: &RecordedOutcome, finished: Progress) -> Vec<u8> {
+    let mut text = Vec::with_capacity(96);
+    push(&mut text, format_args!("[{},{},", outcome.entered_at.as_millis(), outcome.finished_at.as_millis()));
+    push_json(&mut text, &*outcome.worker);
+    match &outcome.decision {
+        Decision::Advance(stage) => push(&mut text, format_args!(",{},\"advance\",", stage.index())),
+        Decision::Retry { reason, delay } => {
+            push(&mut text, format_args!(",{},", delay.as_secs()));
+            push_json(&mut text, reason);
+            text.extend_from_slice(b",\"retry\",");
+        }
+        Decision::End(End::Completed) => text.extend_from_slice(b",\"complete\","),
+        Decision::End(End::Failed { reason }) => {
+            text.push(b',');
+            push_json(&mut text, reason);
+            text.extend_from_slice(b",\"fail\",");
+        }
+    }
+    push(&mut text, format_args!("{}]", finished.as_u64()));
+    text
+}
+
+/// That the order has ended as its history says.
+pub(super) fn encode_end(order: &OrderRecord) -> Vec<u8> {
+    let mut text = Vec::with_capacity(order.history.steps().len() * 160 + 32);
+    push(&mut text, format_args!("[{},", wire::encode_steps(&order.history)));
+    push(&mut text, format_args!("{},\"end\"]", progress_of(order).as_u64()));
+    text
+}
+
+fn push(text: &mut Vec<u8>, what: std::fmt::Arguments<'_>) {
+    text.write_fmt(what).expect("writing to memory does not fail");
+}
+
+fn push_json<T: Serialize + ?Sized>(text: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(text, value).expect("writing strings to memory does not fail");
+}
+
+/// A record that was read.
+pub(super) struct Record {
+    /// As the message brought it.
+    order: OrderRecord,
+    /// What came after it.
+    attempts: Vec<Attempt>,
+    /// How the order ended.
+    end: Option<History>,
+}
+
 /// One attempt at one stage.
-#[derive(Clone, Copy)]
-pub(super) struct Attempt {
-    passage: u32,
+struct Attempt {
     stage: Stage,
     number: u32,
+    /// When it was begun for the first time, and by whom.
+    begun: (Timestamp, Arc<str>),
+    begun_last_at: Timestamp,
+    outcome: Option<RecordedOutcome>,
 }
 
-impl Attempt {
-    /// The one that comes next at `stage`, by the order's history.
-    pub(super) fn next(order: &OrderRecord, stage: Stage) -> Attempt {
-        Attempt { passage: order.passage, stage, number: order.history.next_attempt(stage) }
+impl Record {
+    /// Reads a record; `None` if it has no content.
+    ///
+    /// # Errors
+    /// The reason, if it is none of this release; without content.
+    pub(super) fn read(text: &Bytes) -> Result<Option<Record>, String> {
+        let mut record = None;
+        for value in serde_json::Deserializer::from_slice(text).into_iter::<&RawValue>() {
+            let value = value.map_err(|_| "it is no JSON")?.get();
+            match (&mut record, value.as_bytes().first()) {
+                // The digest: a reader has no use for it.
+                (None, Some(b'"')) => {}
+                (None, Some(b'{')) => {
+                    let order = wire::decode_record(&text.slice_ref(value.as_bytes()))?;
+                    record = Some(Record { order, attempts: Vec::new(), end: None });
+                }
+                (Some(record), Some(b'[')) => record.take_in(value).ok_or("it has a value of another kind")?,
+                (_, _) => return Err("it has a value of another kind".into()),
+            }
+        }
+        Ok(record)
     }
 
-    /// What its fields are named after.
-    pub(super) fn name(self) -> String {
-        format!("{}.{}.{}", self.passage, self.stage.index(), self.number)
+    /// Takes in what was written after the content; `None` if it is nothing this release writes.
+    fn take_in(&mut self, value: &str) -> Option<()> {
+        let values: Vec<&RawValue> = parse(value)?;
+        if let [steps, _, word] = *values
+            && word.get() == "\"end\""
+        {
+            self.end = Some(wire::decode_steps(steps.get()).ok()?);
+            return Some(());
+        }
+        let (progress, values) = values.split_last()?;
+        let (_, stage, number) = Progress::from(read::<u64>(progress)?).attempt();
+        let (word, values) = values.split_last()?;
+        let is_same = self.attempts.last().is_some_and(|last| (last.stage, last.number) == (stage, number));
+        if word.get().starts_with('"') {
+            let word: String = read(word)?;
+            if word == "put" {
+                return Some(());
+            }
+            let outcome = decode_outcome(&word, values)?;
+            if !is_same {
+                let begun = (outcome.entered_at, outcome.worker.clone());
+                self.attempts.push(Attempt { stage, number, begun, begun_last_at: outcome.entered_at, outcome: None });
+            }
+            self.attempts.last_mut()?.outcome = Some(outcome);
+            return Some(());
+        }
+        let [at, worker] = values else { return None };
+        let at = Timestamp::from_millis(read(at)?);
+        if is_same {
+            self.attempts.last_mut()?.begun_last_at = at;
+        } else {
+            let begun = (at, Arc::from(read::<String>(worker)?));
+            self.attempts.push(Attempt { stage, number, begun, begun_last_at: at, outcome: None });
+        }
+        Some(())
     }
 
-    pub(super) fn entered(self) -> Progress {
-        Progress::entered(self.passage, self.stage, self.number)
+    /// The order as far as it has come, for readers.
+    pub(super) fn into_order(self) -> OrderRecord {
+        let mut order = self.order;
+        if let Some(end) = self.end {
+            order.history = end;
+            return order;
+        }
+        for Attempt { stage, number, begun: (at, worker), outcome, .. } in self.attempts {
+            order.history.show_attempt(stage, number, at, &worker, outcome.as_ref());
+        }
+        order
     }
 
-    pub(super) fn finished(self) -> Progress {
-        Progress::finished(self.passage, self.stage, self.number)
+    /// The order as a message would carry it; `None` if it has ended.
+    pub(super) fn into_unmoved(self) -> Option<Unmoved> {
+        if self.end.is_some() {
+            return None;
+        }
+        let mut unmoved = Unmoved::of(self.order);
+        for attempt in self.attempts {
+            unmoved.take_in(attempt.stage, attempt.number, attempt.begun_last_at, attempt.outcome.as_ref());
+        }
+        Some(unmoved)
+    }
+
+    /// The outcome that was recorded last.
+    pub(super) fn into_outcome(mut self) -> Option<RecordedOutcome> {
+        self.attempts.pop()?.outcome
     }
 }
 
-/// Who began an attempt, and when.
-pub(super) fn encode_entry(at: Timestamp, worker: &str) -> String {
-    format!("{} {worker}", at.as_millis())
-}
-
-fn decode_entry(entry: &Bytes) -> Option<(Timestamp, Arc<str>)> {
-    let (ms, worker) = std::str::from_utf8(entry).ok()?.split_once(' ')?;
-    Some((Timestamp::from_millis(ms.parse().ok()?), Arc::from(worker)))
-}
-
-/// The order as far as it has come; `None` if the record has no content.
-///
-/// # Errors
-/// The reason, if what is there cannot be read; without content.
-pub(super) fn read(fields: &HashMap<String, Bytes>) -> Result<Option<OrderRecord>, String> {
-    let Some(order) = fields.get("o") else {
-        return Ok(None);
+fn decode_outcome(word: &str, values: &[&RawValue]) -> Option<RecordedOutcome> {
+    let [entered_at, finished_at, worker, values @ ..] = values else { return None };
+    let decision = match (word, values) {
+        ("advance", [stage]) => Decision::Advance(*Stage::ALL.get(read::<usize>(stage)?)?),
+        ("retry", [secs, reason]) => {
+            let delay = Delay::at_least(std::time::Duration::from_secs(read(secs)?));
+            Decision::Retry { reason: read(reason)?, delay }
+        }
+        ("complete", []) => Decision::End(End::Completed),
+        ("fail", [reason]) => Decision::End(End::Failed { reason: read(reason)? }),
+        (_, _) => return None,
     };
-    let mut order = wire::decode_record(order)?;
-    if let Some(steps) = fields.get("x") {
-        order.history = wire::decode_steps(text(steps)?)?;
-        return Ok(Some(order));
-    }
-    // Each turn takes in one attempt, so this ends with the fields.
-    while let Some(stage) = Stage::ALL.into_iter().find(|stage| order.history.is_at(*stage)) {
-        let attempt = Attempt::next(&order, stage);
-        let name = attempt.name();
-        let outcome = match fields.get(&format!("r{name}")) {
-            Some(outcome) => Some(wire::decode_outcome(text(outcome)?)?),
-            None => None,
-        };
-        let entry = fields.get(&format!("e{name}")).and_then(decode_entry);
-        let entry = entry.or_else(|| outcome.as_ref().map(|outcome| (outcome.entered_at, outcome.worker.clone())));
-        let Some((at, worker)) = entry else { break };
-        order.history.show_attempt(stage, attempt.number, at, &worker, outcome.as_ref());
-    }
-    Ok(Some(order))
+    Some(RecordedOutcome {
+        entered_at: Timestamp::from_millis(read(entered_at)?),
+        finished_at: Timestamp::from_millis(read(finished_at)?),
+        worker: Arc::from(read::<String>(worker)?),
+        decision,
+    })
 }
 
-fn text(bytes: &Bytes) -> Result<&str, String> {
-    std::str::from_utf8(bytes).map_err(|error| error.to_string())
+fn read<T: DeserializeOwned>(value: &RawValue) -> Option<T> {
+    parse(value.get())
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(json: &'a str) -> Option<T> {
+    serde_json::from_str(json).ok()
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fred::prelude::{Builder, Client, ClientLike, Config, ServerInterface};
+use fred::prelude::{Builder, Client, ClientLike, Config};
 use fred::types::InfoKind;
 use ordering::adapters::redis::{RedisInFlight, RedisOptions};
 use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};

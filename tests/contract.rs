@@ -32,11 +32,8 @@ mod contract {
     pub(crate) use tests_of;
 
     pub mod archive;
-<<<<<<< HEAD
-    pub mod dead_letters;
-=======
     pub mod claims;
->>>>>>> if
+    pub mod dead_letters;
     mod embedded;
     pub mod in_flight;
     pub mod queues;

@@ -182,7 +182,7 @@ async fn without_postgres_ended_orders_wait_and_are_archived_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_rabbitmq_orders_are_refused_at_once_and_those_taken_go_on_when_it_is_back() {
+async fn without_rabbitmq_orders_wait_in_the_outbox_and_go_on_when_it_is_back() {
     let Some(servers) = Servers::take() else { return };
     let (api, worker) = servers.api_and_worker("200ms");
     until_ready(&api.url).await;
@@ -194,15 +194,19 @@ async fn without_rabbitmq_orders_are_refused_at_once_and_those_taken_go_on_when_
         until_down(url, &["RabbitMQ"]).await;
     }
     let before = traffic.seen();
-    traffic.rises("refused orders", SOME, |seen| seen.refused.len()).await;
+    traffic.accepted(SOME).await;
     traffic.rises("answers to readers", SOME, Seen::found).await;
+    assert!(servers.waiting_in_outbox().await >= SOME as i64);
     let killed = traffic.seen();
-    assert_eq!(killed.accepted.len(), 0);
-    assert!(killed.refused.iter().all(|(problem, _)| problem == "overloaded"), "{killed:?}");
     let is_ready = async |url| readiness(url).await.status == "ready";
     servers.start_rabbitmq_after_kill(async || is_ready(&api.url).await && is_ready(&worker.url).await).await;
     for url in [&api.url, &worker.url] {
         until_ready(url).await;
+    }
+    let end = Instant::now() + servers::DEADLINE;
+    while servers.waiting_in_outbox().await > 0 {
+        assert!(Instant::now() < end, "the outbox is not published");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     traffic.accepted(SOME).await;
     let back = traffic.seen();
@@ -210,6 +214,7 @@ async fn without_rabbitmq_orders_are_refused_at_once_and_those_taken_go_on_when_
     servers.pause("rabbitmq");
     tokio::time::sleep(Duration::from_secs(8)).await;
     until_down(&api.url, &["RabbitMQ"]).await;
+    traffic.accepted(SOME).await;
     traffic.rises("answers to readers", SOME, Seen::found).await;
     let frozen = traffic.seen();
     servers.resume("rabbitmq");
@@ -222,11 +227,66 @@ async fn without_rabbitmq_orders_are_refused_at_once_and_those_taken_go_on_when_
         [("before", before), ("killed", killed), ("back", back), ("frozen", frozen), ("resumed", resumed)]
     {
         seen.report(what);
+        assert_eq!(seen.refused, [], "{what}");
         assert!(seen.slowest_post < ANSWER_MAX && seen.slowest_read < ANSWER_MAX, "{what}: {seen:?}");
         // Redis and Postgres were up all the time: no excuse for any other answer.
         assert_eq!(seen.found(), seen.reads.values().sum::<usize>(), "{what}: {seen:?}");
     }
     traffic.check(&servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_alarm_of_rabbitmq_sends_orders_to_the_outbox() {
+    let Some(servers) = Servers::take() else { return };
+    let (api, _worker) = servers.api_and_worker("20ms");
+    until_ready(&api.url).await;
+    let traffic = Traffic::start(&api.url);
+    traffic.accepted(SOME).await;
+
+    servers.rabbitmqctl(&["set_vm_memory_high_watermark", "0.0000001"]);
+    // More than one confirm deadline can hold up: they wait for no broker.
+    traffic.accepted(2 * SOME).await;
+    assert!(servers.waiting_in_outbox().await > 0);
+    let blocked = traffic.seen();
+    servers.rabbitmqctl(&["set_vm_memory_high_watermark", "0.6"]);
+    let end = Instant::now() + servers::DEADLINE;
+    while servers.waiting_in_outbox().await > 0 {
+        assert!(Instant::now() < end, "the outbox is not published");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    blocked.report("blocked");
+    assert_eq!(blocked.refused, []);
+    assert!(blocked.slowest_post < ANSWER_MAX, "{blocked:?}");
+    traffic.check(&servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_wiped_rabbitmq_held_is_published_again() {
+    let Some(servers) = Servers::take() else { return };
+    let api = servers.api(Stdio::null());
+    until_ready(&api.url).await;
+    // Nobody works on them, so the queue holds them all.
+    let ids = place_all(&api.url, &valid_orders()[..SOME]).await;
+    servers.wipe("rabbitmq");
+    let worker = servers.worker(&STAGES, &["--set", "reconcile_after=20s"], Stdio::null());
+    for url in [&api.url, &worker.url] {
+        until_ready(url).await;
+    }
+    all_ended(&api.url, &ids).await.iter().for_each(assert_completed);
+    assert_eq!(servers.archived().await.len(), SOME);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_deleted_while_nobody_looked_is_made_good_in_the_end() {
+    let Some(servers) = Servers::take() else { return };
+    let api = servers.api(Stdio::null());
+    until_ready(&api.url).await;
+    let ids = place_all(&api.url, &valid_orders()[..SOME]).await;
+    assert!(api.terminate().success());
+    servers.delete_queue("scheduling").await;
+    let (api, _worker) = servers.api_and_worker("0s");
+    all_ended(&api.url, &ids).await.iter().for_each(assert_completed);
+    assert_eq!(servers.archived().await.len(), SOME);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,10 @@
 //!
 //! Needs `ORDERING_AMQP_URLS`; without it the tests are skipped, unless `ORDERING_TEST_SERVERS=1` asks for them.
 
+#[path = "rabbitmq/dead_letters.rs"]
+mod dead_letters;
+#[path = "rabbitmq/losses.rs"]
+mod losses;
 #[path = "support/proxy.rs"]
 mod proxy;
 
@@ -385,6 +389,7 @@ async fn unreadable_bytes_are_delivered_as_such_and_can_be_buried() {
             value.clone().try_into().unwrap()
         };
         assert_eq!(header("x-reason"), "ä".repeat(250));
+        assert_eq!(header("x-id"), letter.id.to_string());
         assert_eq!(header("x-source"), "scheduling");
         assert_eq!(header("x-at"), "2025-11-24T16:00:00.007Z");
         assert_eq!(properties.delivery_mode(), Some(2));

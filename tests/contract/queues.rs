@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ordering::domain::{Delay, OrderId, OrderRecord, Stage};
-use ordering::ports::{DeadLetter, DeadLetterId, Delivery, Place, Queues, Receipt, Source, Subscription};
+use ordering::ports::{
+    DeadDelivery, DeadLetter, DeadLetterId, DeadSubscription, Delivery, Place, PublishError, Queues, Receipt, Source,
+    Subscription,
+};
 use tokio::time::timeout;
 
 use crate::support::{DEADLINE, accepted, after, now, order, orders, retry};
@@ -54,6 +57,11 @@ macro_rules! suite {
             many_publishers_at_once_lose_nothing,
             receipts_of_another_connection_are_ignored,
             bytes_that_are_no_message_come_as_they_are_and_can_be_buried,
+            what_waits_is_counted_and_not_what_is_held,
+            what_is_replayed_is_delivered_to_the_letter,
+            a_buried_letter_comes_out_as_it_was,
+            a_letter_that_was_given_back_or_not_settled_comes_again_under_its_id,
+            queues_that_are_there_are_no_losses,
             the_queues_say_that_they_are_well,
             close_ends_the_deliveries,
         );
@@ -441,14 +449,148 @@ pub async fn bytes_that_are_no_message_come_as_they_are_and_can_be_buried(subjec
 }
 
 async fn bury(queues: &Arc<dyn Queues>, bytes: &Bytes) {
-    let letter = DeadLetter {
-        id: DeadLetterId::new(ordering::domain::Timestamp::from_millis(0), [1; 10]),
-        source: SCHEDULING,
-        reason: "no message: \"ä\"\u{0}\n".repeat(200),
+    let letter = DeadLetter { reason: "no message: \"ä\"\u{0}\n".repeat(200), ..letter(SCHEDULING, bytes) };
+    queues.bury(&letter).await.unwrap();
+}
+
+fn letter(source: Source, bytes: &Bytes) -> DeadLetter {
+    DeadLetter {
+        id: DeadLetterId::new(now(), rand::random()),
+        source,
+        reason: "no message: \"ä\"\u{0}\n".into(),
         at: now(),
         bytes: bytes.clone(),
-    };
+    }
+}
+
+/// Asks until `expected` messages wait: a broker's count may lag behind what it has confirmed.
+async fn until_waiting(queues: &Arc<dyn Queues>, source: Source, expected: u64) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let waiting = queues.waiting(source).await;
+        if waiting.as_ref().is_ok_and(|waiting| *waiting == expected) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{expected} messages should wait, but: {waiting:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub async fn what_waits_is_counted_and_not_what_is_held(subject: &Subject) {
+    let queues = open(subject).await;
+    until_waiting(&queues, SCHEDULING, 0).await;
+    publish_each(&queues, Place::Stage(Scheduling), &orders(7)).await;
+    publish_each(&queues, Place::Ending, &orders(2)).await;
+    let delay = Delay::at_least(Duration::from_secs(900));
+    publish(&queues, Place::Delayed(Scheduling, delay), &[order()]).await;
+    until_waiting(&queues, SCHEDULING, 7).await;
+    until_waiting(&queues, Source::Ending, 2).await;
+    until_waiting(&queues, Source::Stage(Processing), 0).await;
+
+    let mut subscription = queues.subscribe(SCHEDULING, 3);
+    let (acked, _) = next_orders(&mut subscription).await;
+    let (given_back, _) = next_orders(&mut subscription).await;
+    until_waiting(&queues, SCHEDULING, 4).await;
+    // A place becomes free, and the next message takes it.
+    subscription.settle.ack(acked);
+    until_waiting(&queues, SCHEDULING, 3).await;
+    subscription.settle.give_back(given_back);
+    until_waiting(&queues, SCHEDULING, 3).await;
+    let settle = subscription.cancel().await;
+    until_waiting(&queues, SCHEDULING, 6).await;
+    drop(settle);
+    queues.close().await;
+
+    let queues = open(subject).await;
+    until_waiting(&queues, SCHEDULING, 6).await;
+    queues.close().await;
+    assert!(queues.waiting(SCHEDULING).await.is_err());
+}
+
+pub async fn what_is_replayed_is_delivered_to_the_letter(subject: &Subject) {
+    let queues = open(subject).await;
+    let batch = orders(2);
+    for source in Source::all() {
+        let mut subscription = queues.subscribe(source, PREFETCH);
+        let bytes = Bytes::from(ordering::wire::encode_batch(&batch));
+        queues.replay(source, &bytes).await.unwrap();
+        let (receipt, delivered) = next_orders(&mut subscription).await;
+        assert_eq!(delivered, batch);
+        subscription.settle.ack(receipt);
+        for bytes in [Bytes::from_static(b"\x00\xff{\"v\":1"), Bytes::new()] {
+            queues.replay(source, &bytes).await.unwrap();
+            let delivery = next(&mut subscription).await;
+            assert_eq!(delivery.contents.expect_err("bytes that are no message").bytes, bytes);
+            subscription.settle.ack(delivery.receipt);
+        }
+        nothing_comes(&mut subscription).await;
+    }
+    queues.close().await;
+    let refused = queues.replay(SCHEDULING, &Bytes::from_static(b"x")).await;
+    assert!(matches!(refused, Err(PublishError::NotTaken(_))), "{refused:?}");
+}
+
+async fn next_letter(subscription: &mut DeadSubscription) -> DeadDelivery {
+    timeout(DEADLINE, subscription.deliveries.recv()).await.expect("a letter in time").expect("deliveries go on")
+}
+
+pub async fn a_buried_letter_comes_out_as_it_was(subject: &Subject) {
+    let queues = open(subject).await;
+    let Some(mut subscription) = queues.dead_letters(PREFETCH) else { return };
+    for source in Source::all() {
+        for bytes in [Bytes::from_static(b"\x00\xff{\"v\":1"), Bytes::new()] {
+            let letter = letter(source, &bytes);
+            queues.bury(&letter).await.unwrap();
+            let delivery = next_letter(&mut subscription).await;
+            assert_eq!(delivery.letter, letter);
+            subscription.settle.ack(delivery.receipt);
+        }
+    }
+    if let Ok(Some(delivery)) = timeout(QUIET, subscription.deliveries.recv()).await {
+        panic!("there should be no letter, but came {delivery:?}");
+    }
+    queues.close().await;
+}
+
+pub async fn a_letter_that_was_given_back_or_not_settled_comes_again_under_its_id(subject: &Subject) {
+    let queues = open(subject).await;
+    let Some(mut subscription) = queues.dead_letters(1) else { return };
+    let letter = letter(Source::Ending, &Bytes::from_static(b"none"));
     queues.bury(&letter).await.unwrap();
+    let delivery = next_letter(&mut subscription).await;
+    subscription.settle.give_back(delivery.receipt);
+    assert_eq!(next_letter(&mut subscription).await.letter, letter);
+    queues.close().await;
+
+    let queues = open(subject).await;
+    let mut subscription = queues.dead_letters(1).unwrap();
+    let delivery = next_letter(&mut subscription).await;
+    assert_eq!(delivery.letter, letter);
+    subscription.settle.ack(delivery.receipt);
+    queues.close().await;
+}
+
+pub async fn queues_that_are_there_are_no_losses(subject: &Subject) {
+    let queues = open(subject).await;
+    drain_all(&queues).await;
+    // An installation that is new may say so.
+    queues.take_losses();
+    queues.close().await;
+
+    let queues = open(subject).await;
+    drain_all(&queues).await;
+    assert_eq!(queues.take_losses(), []);
+    queues.close().await;
+}
+
+/// Uses every queue there is.
+async fn drain_all(queues: &Arc<dyn Queues>) {
+    for source in Source::all() {
+        let batch = [order()];
+        publish(queues, source.into(), &batch).await;
+        drain(&mut queues.subscribe(source, PREFETCH), &batch).await;
+        until_waiting(queues, source, 0).await;
+    }
 }
 
 pub async fn the_queues_say_that_they_are_well(subject: &Subject) {

@@ -18,18 +18,26 @@ use super::topology::{Namespace, Queue};
 
 /// 406, for instance to a declaration with other arguments than what is there.
 const PRECONDITION_FAILED: u16 = 406;
+/// 404, for instance to a question for a queue that is not there.
+const NOT_FOUND: u16 = 404;
 
 /// Why a connection that opened cannot be used.
 pub(super) enum SetUpError {
     Passing(String),
+    /// It is not there.
+    Missing(String),
     /// Something is declared there already, and differs: somebody must delete it.
     Differs(String),
 }
 
 impl SetUpError {
+    pub fn passing(error: Error) -> Self {
+        SetUpError::Passing(error.to_string())
+    }
+
     pub fn into_reason(self) -> String {
         match self {
-            SetUpError::Passing(reason) | SetUpError::Differs(reason) => reason,
+            SetUpError::Passing(reason) | SetUpError::Missing(reason) | SetUpError::Differs(reason) => reason,
         }
     }
 }
@@ -95,11 +103,23 @@ pub(super) async fn declare(
 pub(super) fn explain(what: &str, error: &Error, events: &mut mpsc::UnboundedReceiver<ChannelEvent>) -> SetUpError {
     while let Ok(event) = events.try_recv() {
         if let ChannelEvent::Closed { code, reason } = event {
+            let is_missing = code == NOT_FOUND && says_missing(&reason);
             let reason = format!("{what}: {reason}");
-            return if code == PRECONDITION_FAILED { SetUpError::Differs(reason) } else { SetUpError::Passing(reason) };
+            return match code {
+                PRECONDITION_FAILED => SetUpError::Differs(reason),
+                _ if is_missing => SetUpError::Missing(reason),
+                _ => SetUpError::Passing(reason),
+            };
         }
     }
     SetUpError::Passing(format!("{what}: {error}"))
+}
+
+/// Whether the broker's 404 means that a queue or an exchange is not there. It says the same of a queue that is there and
+/// cannot be reached ("home node … of durable queue … is down or inaccessible", "failed to perform operation on queue …
+/// due to timeout"), and that one has lost nothing.
+fn says_missing(reason: &str) -> bool {
+    ["no queue '", "no exchange '"].iter().any(|words| reason.contains(words))
 }
 
 struct Events(mpsc::UnboundedSender<ChannelEvent>);
@@ -140,5 +160,31 @@ impl ChannelCallback for Events {
             message_id: properties.message_id().cloned(),
             reason: returned.reply_text().clone(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_there_is_missing() {
+        for (code, reason, is_missing) in [
+            (404, "NOT_FOUND - no queue 'ns.ending' in vhost '/'", true),
+            (404, "NOT_FOUND - no exchange 'ns' in vhost '/'", true),
+            (
+                404,
+                "NOT_FOUND - home node 'rabbit@b' of durable queue 'ns.ending' in vhost '/' is down or inaccessible",
+                false,
+            ),
+            (404, "NOT_FOUND - failed to perform operation on queue 'ns.ending' in vhost '/' due to timeout", false),
+            (403, "ACCESS_REFUSED - no queue 'ns.ending' in vhost '/'", false),
+        ] {
+            let (sender, mut events) = mpsc::unbounded_channel();
+            sender.send(ChannelEvent::Closed { code, reason: reason.into() }).unwrap();
+            let error = explain("queue `ns.ending`", &Error::ChannelUseError("closed".into()), &mut events);
+            assert_eq!(matches!(error, SetUpError::Missing(_)), is_missing, "{reason}");
+            assert!(error.into_reason().contains(reason));
+        }
     }
 }

@@ -66,6 +66,13 @@ pub(super) enum Trouble {
     Differs,
 }
 
+/// No node gave a usable connection.
+pub(super) struct Refused {
+    pub trouble: Trouble,
+    /// What each of them said.
+    pub reason: String,
+}
+
 /// How long to wait before the next try.
 #[derive(Default)]
 pub(super) struct Backoff {
@@ -96,7 +103,7 @@ pub(super) struct Connector {
     connect_timeout: Duration,
     heartbeat_secs: u16,
     connection_name: String,
-    /// Counts up; names the node to try next. Shared, so that connections spread over the nodes.
+    /// Counts up; names the node to try first. Shared, so that connections spread over the nodes.
     turn: AtomicUsize,
     /// What was last complained about, and when: several connections that fail for one reason make one line of log.
     complaint: Mutex<Option<(String, Instant)>>,
@@ -136,36 +143,62 @@ impl Connector {
     {
         loop {
             sleep(backoff.next(rand::random())).await;
-            let mut reasons = Vec::with_capacity(self.urls.len());
-            let mut differs = false;
-            for _ in &self.urls {
-                match self.open_next(purpose, &set_up).await {
-                    Ok((link, state)) => {
-                        tracing::info!("RabbitMQ {} connected, for {purpose}", link.endpoint);
-                        let endpoint = link.endpoint.clone();
-                        health.send_replace(Health::Up { endpoint });
-                        return (link, state);
-                    }
-                    Err((endpoint, error)) => {
-                        differs |= matches!(error, SetUpError::Differs(_));
-                        reasons.push(format!("{endpoint}: {}", error.into_reason()));
-                    }
+            match self.connect_once(purpose, &set_up).await {
+                Ok((link, state)) => {
+                    let endpoint = link.endpoint.clone();
+                    health.send_replace(Health::Up { endpoint });
+                    return (link, state);
+                }
+                Err(Refused { trouble, reason }) => {
+                    self.complain(trouble, &reason);
+                    health.send_replace(Health::Down { reason });
                 }
             }
-            if reasons.is_empty() {
-                reasons.push("no address is set".into());
-            }
-            // The order in which the nodes had their turn makes no other complaint.
-            reasons.sort();
-            let reason = reasons.join("; ");
-            let trouble = if differs { Trouble::Differs } else { Trouble::OutOfReach };
-            self.complain(trouble, &reason);
-            health.send_replace(Health::Down { reason });
         }
     }
 
-    async fn open_next<S, F>(
+    /// Tries each node once, until a connection for `purpose` is open and set up.
+    ///
+    /// # Errors
+    /// [`Refused`], if no node gives one. It is not logged.
+    pub async fn connect_once<S, F>(
         &self,
+        purpose: &str,
+        set_up: &impl Fn(Connection) -> F,
+    ) -> Result<(Link, S), Refused>
+    where
+        S: Send + 'static,
+        F: Future<Output = Result<S, SetUpError>> + Send + 'static,
+    {
+        // One turn for the whole round: with a turn for each try, two connections that try at once could each get the same
+        // node twice and never the other.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut reasons = Vec::with_capacity(self.urls.len());
+        let mut differs = false;
+        for n in 0..self.urls.len() {
+            match self.open_node(turn.wrapping_add(n) % self.urls.len(), purpose, set_up).await {
+                Ok((link, state)) => {
+                    tracing::info!("RabbitMQ {} connected, for {purpose}", link.endpoint);
+                    return Ok((link, state));
+                }
+                Err((endpoint, error)) => {
+                    differs |= matches!(error, SetUpError::Differs(_));
+                    reasons.push(format!("{endpoint}: {}", error.into_reason()));
+                }
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push("no address is set".into());
+        }
+        // The order in which the nodes had their turn makes no other complaint.
+        reasons.sort();
+        let trouble = if differs { Trouble::Differs } else { Trouble::OutOfReach };
+        Err(Refused { trouble, reason: reasons.join("; ") })
+    }
+
+    async fn open_node<S, F>(
+        &self,
+        node: usize,
         purpose: &str,
         set_up: &impl Fn(Connection) -> F,
     ) -> Result<(Link, S), (String, SetUpError)>
@@ -173,9 +206,8 @@ impl Connector {
         S: Send + 'static,
         F: Future<Output = Result<S, SetUpError>> + Send + 'static,
     {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.urls.len();
-        let address = parse_url(&self.urls[turn])
-            .map_err(|error| (format!("address {}", turn + 1), SetUpError::Passing(error)))?;
+        let address = parse_url(&self.urls[node])
+            .map_err(|error| (format!("address {}", node + 1), SetUpError::Passing(error)))?;
         let failed = |error| (address.to_string(), error);
         let link = self.open(&address, purpose).await.map_err(|reason| failed(SetUpError::Passing(reason)))?;
         match within(SET_UP_LIMIT, "declaring", set_up(link.connection.clone())).await {

@@ -9,7 +9,8 @@
 //!
 //! # Failure handling
 //! A lost connection, a closed channel and a consumer that the broker ended (its queue was deleted) are one case: the
-//! connection is given up, and the next one declares the queue and consumes again.
+//! connection is given up, and the next one declares the queue and consumes again. That the queue was missing is a loss
+//! ([`Losses`]).
 //!
 //! When nobody takes deliveries any more, the consumer is cancelled and what was not handed out goes back, but the
 //! connection stays until what was handed out is settled.
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use amqprs::BasicProperties;
 use amqprs::channel::{
     BasicAckArguments, BasicCancelArguments, BasicConsumeArguments, BasicNackArguments, BasicQosArguments, Channel,
     ConsumerMessage,
@@ -29,8 +31,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::channel::{ChannelEvent, SetUpError, declare, explain, open_channel};
+use super::channel::{ChannelEvent, SetUpError, explain};
 use super::connection::{Backoff, Connector, Health, Link, Trouble, within};
+use super::losses::Losses;
 use super::topology::{Namespace, Queue, REDECLARE_AFTER};
 use super::unsettled::Unsettled;
 use crate::ports::{Delivery, Receipt, Settle};
@@ -65,14 +68,26 @@ impl Settle for Settler {
     }
 }
 
+/// What a message becomes for those who take it.
+pub(super) trait Item: Send + 'static {
+    fn read(namespace: &Namespace, receipt: Receipt, properties: &BasicProperties, bytes: Bytes) -> Self;
+}
+
+impl Item for Delivery {
+    fn read(_: &Namespace, receipt: Receipt, _: &BasicProperties, bytes: Bytes) -> Self {
+        Delivery { receipt, contents: wire::decode_batch(&bytes) }
+    }
+}
+
 /// The task behind a subscription.
-pub(super) struct Consumer {
+pub(super) struct Consumer<T> {
     pub connector: Arc<Connector>,
     pub namespace: Namespace,
+    pub losses: Arc<Losses>,
     pub queue: Queue,
     pub prefetch: u16,
     /// As wide as the prefetch. What is in it is handed out, as far as anybody here can tell.
-    pub deliveries: mpsc::Sender<Delivery>,
+    pub deliveries: mpsc::Sender<T>,
     pub settled: mpsc::UnboundedReceiver<Settled>,
     pub health: watch::Sender<Health>,
     pub closing: CancellationToken,
@@ -95,7 +110,7 @@ enum Ended {
     Cancelled(String),
 }
 
-impl Consumer {
+impl<T: Item> Consumer<T> {
     pub async fn run(mut self) {
         let mut backoff = Backoff::default();
         while let Some((link, consuming)) = self.connect(&mut backoff).await {
@@ -118,6 +133,7 @@ impl Consumer {
                 }
                 Ended::Cancelled(reason) => {
                     self.give_up(link, reason);
+                    self.losses.found_missing(self.queue);
                     // Connecting declares the queue.
                     tokio::select! {
                         () = self.closing.cancelled() => return,
@@ -137,14 +153,16 @@ impl Consumer {
 
     /// `None` if nobody needs a connection any more.
     async fn connect(&mut self, backoff: &mut Backoff) -> Option<(Link, Consuming)> {
-        let (namespace, queue, prefetch) = (self.namespace.clone(), self.queue, self.prefetch);
+        let (namespace, losses) = (self.namespace.clone(), Arc::clone(&self.losses));
+        let (queue, prefetch) = (self.queue, self.prefetch);
         let purpose = format!("taking from {}", queue.key());
         let connecting = pin!(self.connector.connect(&purpose, backoff, &self.health, |connection| set_up(
             connection,
             namespace.clone(),
+            Arc::clone(&losses),
             queue,
             prefetch
-        ),));
+        )));
         tokio::select! {
             biased;
             () = self.closing.cancelled() => None,
@@ -157,14 +175,13 @@ impl Consumer {
 async fn set_up(
     connection: Connection,
     namespace: Namespace,
+    losses: Arc<Losses>,
     queue: Queue,
     prefetch: u16,
 ) -> Result<Consuming, SetUpError> {
-    let passing = |error: amqprs::error::Error| SetUpError::Passing(error.to_string());
-    let (channel, mut events) = open_channel(&connection).await.map_err(passing)?;
     // The dead letters of this queue need their queue as well, whoever publishes.
-    let queues = [Queue::Dead, queue].into_iter();
-    declare(&channel, &mut events, &namespace, queues).await?;
+    let queues: &[Queue] = if queue == Queue::Dead { &[Queue::Dead] } else { &[Queue::Dead, queue] };
+    let (channel, mut events) = losses.look_and_declare(&connection, &namespace, queues).await?;
     channel
         .basic_qos(BasicQosArguments::new(0, prefetch, false))
         .await
@@ -179,21 +196,21 @@ async fn set_up(
 }
 
 /// One connection, from when it consumes until it is lost.
-struct Session<'a> {
-    consumer: &'a mut Consumer,
+struct Session<'a, T> {
+    consumer: &'a mut Consumer<T>,
     number: u64,
     link: &'a Link,
     consuming: Consuming,
     unsettled: Unsettled,
 }
 
-impl Session<'_> {
+impl<T: Item> Session<'_, T> {
     async fn serve(&mut self) -> Ended {
         let deliveries = self.consumer.deliveries.clone();
         let closing = self.consumer.closing.clone();
         let mut settled = Vec::with_capacity(SETTLE_TOGETHER);
-        // Decoded while the one before waits to be taken.
-        let mut next: Option<Delivery> = None;
+        // Decoded while the one before waits to be taken. With its tag.
+        let mut next: Option<(u64, T)> = None;
         let mut wanted = true;
         let mut settling = true;
         let mut all_in = false;
@@ -234,23 +251,23 @@ impl Session<'_> {
                 () = deliveries.closed(), if wanted => {
                     wanted = false;
                     tokio::spawn(self.cancel());
-                    if let Some(unseen) = next.take()
-                        && let Err(reason) = self.give_back(unseen.receipt.tag).await
+                    if let Some((unseen, _)) = next.take()
+                        && let Err(reason) = self.give_back(unseen).await
                     {
                         return Ended::Lost(reason);
                     }
                 }
                 Ok(slot) = deliveries.reserve(), if wanted && next.is_some() => {
-                    if let Some(delivery) = next.take() {
+                    if let Some((_, delivery)) = next.take() {
                         slot.send(delivery);
                     }
                 }
                 message = self.consuming.messages.recv(), if next.is_none() && !all_in => match message {
                     Some(message) => {
-                        let Some(delivery) = self.note(message) else { continue };
+                        let Some((tag, delivery)) = self.note(message) else { continue };
                         if wanted {
-                            next = Some(delivery);
-                        } else if let Err(reason) = self.give_back(delivery.receipt.tag).await {
+                            next = Some((tag, delivery));
+                        } else if let Err(reason) = self.give_back(tag).await {
                             return Ended::Lost(reason);
                         }
                     }
@@ -269,13 +286,13 @@ impl Session<'_> {
     }
 
     /// `None` only if amqprs hands out half a message, which it does not.
-    fn note(&mut self, message: ConsumerMessage) -> Option<Delivery> {
+    fn note(&mut self, message: ConsumerMessage) -> Option<(u64, T)> {
         let tag = message.deliver?.delivery_tag();
         self.unsettled.delivered(tag);
-        Some(Delivery {
-            receipt: Receipt { connection: self.number, tag },
-            contents: wire::decode_batch(&Bytes::from(message.content.unwrap_or_default())),
-        })
+        let receipt = Receipt { connection: self.number, tag };
+        let properties = message.basic_properties.unwrap_or_default();
+        let bytes = Bytes::from(message.content.unwrap_or_default());
+        Some((tag, T::read(&self.consumer.namespace, receipt, &properties, bytes)))
     }
 
     /// # Errors

@@ -4,7 +4,9 @@
 //! - `topology`: the names and arguments of the queues
 //! - `connection`: opens connections, tries again, notices loss; `channel`: what the broker says to a channel
 //! - `publisher`, with `publishing` and `confirms`: the connection that publishes
-//! - `consumer`, with `unsettled`: a connection for each subscription
+//! - `consumer`, with `unsettled`: a connection for each subscription; `dead_letters`: what the dead letters look like
+//! - `watching`: the connection that asks how many messages wait
+//! - `losses`: which queues were found missing, and the look for them before they are declared
 //!
 //! It knows the wire form of a message, and nothing of what becomes of an order.
 //!
@@ -12,7 +14,8 @@
 //! - `Ok` of a publish means that the broker confirmed it: a quorum queue holds it on a majority of its nodes.
 //! - Publishing and taking use connections of their own, since a broker that is short of memory stops reading from those
 //!   that publish, and acks must still get through.
-//! - The program declares what it needs, on every connection, so that an empty broker is as good as any.
+//! - The program declares what it needs, on every connection that publishes or takes, so that an empty broker is as good
+//!   as any. It looks first whether it is there: what is missing has lost what it held.
 //!
 //! # Failure handling
 //! Connections come back by themselves, for as long as it takes. What fails meanwhile fails at once or by its deadline.
@@ -22,37 +25,41 @@ mod channel;
 mod confirms;
 mod connection;
 mod consumer;
+mod dead_letters;
+mod losses;
 mod publisher;
 mod publishing;
 mod topology;
 mod unsettled;
 pub mod url;
+mod watching;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::connection::{Connector, Health};
-use self::consumer::{Consumer, PREFETCH_MAX, Settler};
+use self::consumer::{Consumer, Item, PREFETCH_MAX, Settler};
+use self::losses::Losses;
 use self::publisher::Publisher;
-use self::topology::{Namespace, Queue, Table};
+use self::topology::{Namespace, Queue};
 pub use self::url::parse_url;
+use self::watching::Watching;
 use crate::domain::OrderRecord;
-use crate::ports::{DeadLetter, Place, PublishError, Queues, Source, Subscription, Unavailable};
+use crate::ports::{DeadLetter, DeadSubscription, Place, PublishError, Queues, Source, Subscription, Unavailable};
 use crate::wire;
 
 /// The name of this part for the operator.
 const PART: &str = "RabbitMQ";
 /// How long [`Queues::close`] takes at most.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-/// The reason in the header of a dead letter is cut to this. Bytes.
-const REASON_MAX_BYTES: usize = 500;
 
 /// Where RabbitMQ is and how it is to be used.
 #[derive(Clone)]
@@ -90,6 +97,8 @@ pub struct RabbitQueues {
     connector: Arc<Connector>,
     namespace: Namespace,
     publisher: Publisher,
+    watching: Watching,
+    losses: Arc<Losses>,
     /// Of the subscriptions there have been.
     subscribed: Mutex<Vec<watch::Receiver<Health>>>,
     connections: Arc<AtomicU64>,
@@ -109,19 +118,62 @@ impl RabbitQueues {
         let namespace = Namespace(options.namespace.into());
         let closing = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let (publisher, publishing) =
-            Publisher::start(Arc::clone(&connector), namespace.clone(), options.confirm_deadline, closing.clone());
+        let losses = Arc::new(Losses::default());
+        let (publisher, publishing) = Publisher::start(
+            Arc::clone(&connector),
+            namespace.clone(),
+            Arc::clone(&losses),
+            options.confirm_deadline,
+            closing.clone(),
+        );
         tasks.spawn(publishing);
+        let watching = Watching {
+            connector: Arc::clone(&connector),
+            namespace: namespace.clone(),
+            losses: Arc::clone(&losses),
+            tasks: tasks.clone(),
+            closing: closing.clone(),
+            open: Arc::default(),
+        };
         RabbitQueues {
             connector,
             namespace,
             publisher,
+            watching,
+            losses,
             subscribed: Mutex::new(Vec::new()),
             connections: Arc::new(AtomicU64::new(0)),
             tasks,
             _close_when_dropped: closing.clone().drop_guard(),
             closing,
         }
+    }
+}
+
+impl RabbitQueues {
+    /// Starts a consumer of `queue`.
+    fn consume<T: Item>(&self, queue: Queue, prefetch: u16) -> (mpsc::Receiver<T>, Arc<Settler>) {
+        // 0 would mean: without bound.
+        let prefetch = prefetch.clamp(1, PREFETCH_MAX);
+        // As wide as the prefetch: a worker takes all that waits in one go.
+        let (to_deliveries, deliveries) = mpsc::channel(usize::from(prefetch));
+        let (to_settle, settled) = mpsc::unbounded_channel();
+        let (health, health_of) = watch::channel(self.connector.not_connected_yet());
+        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner).push(health_of);
+        let consumer = Consumer {
+            connector: Arc::clone(&self.connector),
+            namespace: self.namespace.clone(),
+            losses: Arc::clone(&self.losses),
+            queue,
+            prefetch,
+            deliveries: to_deliveries,
+            settled,
+            health,
+            closing: self.closing.clone(),
+            connections: Arc::clone(&self.connections),
+        };
+        self.tasks.spawn(consumer.run());
+        (deliveries, Arc::new(Settler(to_settle)))
     }
 }
 
@@ -139,49 +191,30 @@ impl Queues for RabbitQueues {
     }
 
     fn subscribe(&self, source: Source, prefetch: u16) -> Subscription {
-        // As wide as the prefetch: a worker takes all that waits in one go.
-        let (to_deliveries, deliveries) = mpsc::channel(usize::from(prefetch.clamp(1, PREFETCH_MAX)));
-        let (to_settle, settled) = mpsc::unbounded_channel();
-        let (health, health_of) = watch::channel(self.connector.not_connected_yet());
-        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner).push(health_of);
-        let consumer = Consumer {
-            connector: Arc::clone(&self.connector),
-            namespace: self.namespace.clone(),
-            queue: source.into(),
-            // 0 would mean: without bound.
-            prefetch: prefetch.clamp(1, PREFETCH_MAX),
-            deliveries: to_deliveries,
-            settled,
-            health,
-            closing: self.closing.clone(),
-            connections: Arc::clone(&self.connections),
-        };
-        self.tasks.spawn(consumer.run());
-        Subscription { deliveries, settle: Arc::new(Settler(to_settle)) }
+        let (deliveries, settle) = self.consume(source.into(), prefetch);
+        Subscription { deliveries, settle }
     }
 
     async fn bury(&self, letter: &DeadLetter) -> Result<(), PublishError> {
-        let mut headers = Table::default();
-        headers.put("x-reason", cut(&letter.reason, REASON_MAX_BYTES));
-        headers.put("x-source", Queue::from(letter.source).key());
-        headers.put("x-at", letter.at.to_string());
-        self.publisher.publish(Queue::Dead, Some(headers.0), letter.bytes.to_vec()).await
+        let headers = dead_letters::headers_of(letter);
+        self.publisher.publish(Queue::Dead, Some(headers), letter.bytes.to_vec()).await
     }
 
-    fn dead_letters(&self, _prefetch: u16) -> Option<crate::ports::DeadSubscription> {
-        None
+    fn dead_letters(&self, prefetch: u16) -> Option<DeadSubscription> {
+        let (deliveries, settle) = self.consume(Queue::Dead, prefetch);
+        Some(DeadSubscription { deliveries, settle })
     }
 
-    async fn replay(&self, _source: Source, _bytes: &bytes::Bytes) -> Result<(), PublishError> {
-        Err(PublishError::NotTaken(Unavailable::new("queues", "not yet")))
+    async fn replay(&self, source: Source, bytes: &Bytes) -> Result<(), PublishError> {
+        self.publisher.publish(source.into(), None, bytes.to_vec()).await
     }
 
-    async fn waiting(&self, _source: Source) -> Result<u64, Unavailable> {
-        Err(Unavailable::new("queues", "not yet"))
+    async fn waiting(&self, source: Source) -> Result<u64, Unavailable> {
+        self.watching.count_ready(source.into()).await.map_err(|reason| Unavailable::new(PART, reason))
     }
 
     fn take_losses(&self) -> Vec<Source> {
-        Vec::new()
+        self.losses.take()
     }
 
     async fn check(&self) -> Result<(), Unavailable> {
@@ -203,26 +236,5 @@ impl Queues for RabbitQueues {
         if timeout(CLOSE_LIMIT, self.tasks.wait()).await.is_err() {
             tracing::warn!("RabbitMQ did not answer the farewell within {CLOSE_LIMIT:?}");
         }
-    }
-}
-
-/// The beginning of `text`, at most `max_bytes` long, without half a character at its end.
-fn cut(text: &str, max_bytes: usize) -> &str {
-    let mut end = text.len().min(max_bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_reason_is_cut_between_characters() {
-        assert_eq!(cut("aä", 2), "a");
-        assert_eq!(cut("aä", 3), "aä");
-        assert_eq!(cut("", 3), "");
     }
 }

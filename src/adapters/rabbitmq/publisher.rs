@@ -12,7 +12,8 @@
 //!   If none comes for five deadlines, the connection is rebuilt, with growing waits as long as a new one confirms
 //!   nothing either. After that one message has to be confirmed before others are taken.
 //! - The connection is lost: what was sent is of unknown fate, what was not is not taken.
-//! - A queue that was deleted is declared again, before a publish that comes a while later (`REDECLARE_AFTER`).
+//! - A queue that was deleted is a loss ([`Losses`]). It is declared again before a publish that comes a while later
+//!   (`REDECLARE_AFTER`).
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::PART;
 use super::connection::{Backoff, Connector, Health, Link, Trouble};
+use super::losses::Losses;
 use super::publishing::{Ended, Publishing, PublishingChannel, Request, Session, set_up};
 use super::topology::{Namespace, Queue};
 use crate::ports::{PublishError, Unavailable};
@@ -59,6 +61,7 @@ impl Publisher {
     pub fn start(
         connector: Arc<Connector>,
         namespace: Namespace,
+        losses: Arc<Losses>,
         confirm_deadline: Duration,
         closing: CancellationToken,
     ) -> (Publisher, impl Future<Output = ()> + Send + 'static) {
@@ -68,7 +71,7 @@ impl Publisher {
         let publisher =
             Publisher { requests, window: Arc::new(Semaphore::new(WINDOW)), health: health_of, confirm_deadline };
         let task = Task {
-            publishing: Arc::new(Publishing { connector, namespace, confirm_deadline, closing, health }),
+            publishing: Arc::new(Publishing { connector, namespace, losses, confirm_deadline, closing, health }),
             requests: queue,
         };
         (publisher, task.run())
@@ -172,10 +175,10 @@ impl Task {
 
     /// Connects, refusing what comes meanwhile. `None` if it is to end.
     async fn connect(&mut self, backoff: &mut Backoff) -> Option<(Link, PublishingChannel)> {
-        let namespace = self.publishing.namespace.clone();
+        let (namespace, losses) = (self.publishing.namespace.clone(), Arc::clone(&self.publishing.losses));
         let mut connecting =
             pin!(self.publishing.connector.connect("publishing", backoff, &self.publishing.health, |connection| {
-                set_up(connection, namespace.clone())
+                set_up(connection, namespace.clone(), Arc::clone(&losses))
             },));
         loop {
             tokio::select! {

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::channel::{ChannelEvent, SetUpError, declare, explain, open_channel};
 use super::confirms::{Confirms, Verdict};
 use super::connection::{Connector, Health, Link, Trouble};
+use super::losses::Losses;
 use super::publisher::{not_taken, unknown};
 use super::topology::{Namespace, Queue, REDECLARE_AFTER};
 use crate::ports::PublishError;
@@ -36,6 +37,7 @@ const DIFFERS_FOR: Duration = Duration::from_secs(30);
 pub(super) struct Publishing {
     pub connector: Arc<Connector>,
     pub namespace: Namespace,
+    pub losses: Arc<Losses>,
     pub confirm_deadline: Duration,
     pub closing: CancellationToken,
     pub health: watch::Sender<Health>,
@@ -69,10 +71,13 @@ pub(super) struct PublishingChannel {
 ///
 /// # Errors
 /// [`SetUpError`].
-pub(super) async fn set_up(connection: Connection, namespace: Namespace) -> Result<PublishingChannel, SetUpError> {
-    let passing = |error: amqprs::error::Error| SetUpError::Passing(error.to_string());
-    let (channel, mut events) = open_channel(&connection).await.map_err(passing)?;
-    declare(&channel, &mut events, &namespace, Queue::standing()).await?;
+pub(super) async fn set_up(
+    connection: Connection,
+    namespace: Namespace,
+    losses: Arc<Losses>,
+) -> Result<PublishingChannel, SetUpError> {
+    let queues: Vec<Queue> = Queue::standing().collect();
+    let (channel, mut events) = losses.look_and_declare(&connection, &namespace, &queues).await?;
     channel
         .confirm_select(ConfirmSelectArguments::new(false))
         .await
@@ -250,6 +255,7 @@ impl Session {
             self.publishing.health.send_replace(Health::Up { endpoint: endpoint.clone() });
         }
         let declarations = &mut self.declarations;
+        let losses = &self.publishing.losses;
         let tell = |waiter: Waiter, verdict| {
             let key = waiter.queue.key();
             let answer = match verdict {
@@ -262,6 +268,7 @@ impl Session {
                         let missing =
                             Declaration::Impossible { reason: reason.clone(), until: Instant::now() + REDECLARE_AFTER };
                         declarations.insert(waiter.queue, missing);
+                        losses.found_missing(waiter.queue);
                     }
                     Err(not_taken(reason))
                 }
@@ -309,13 +316,16 @@ impl Session {
         };
         let reason = match outcome {
             Ok(()) => {
+                self.publishing.losses.found(queue);
                 self.declarations.insert(queue, Declaration::Done);
                 for request in waiting {
                     self.take(request).await?;
                 }
                 return Ok(());
             }
-            Err(SetUpError::Passing(reason)) => format!("{}: {reason}", self.link.endpoint),
+            Err(SetUpError::Passing(reason) | SetUpError::Missing(reason)) => {
+                format!("{}: {reason}", self.link.endpoint)
+            }
             Err(SetUpError::Differs(reason)) => {
                 let reason = format!("{}: {reason}", self.link.endpoint);
                 self.publishing.connector.complain(Trouble::Differs, &reason);
@@ -385,8 +395,7 @@ impl Session {
 
 /// Declares a queue on a channel of its own: a refusal closes the channel, and must not take confirms with it.
 async fn declare_one(connection: Connection, namespace: Namespace, queue: Queue) -> Result<(), SetUpError> {
-    let passing = |error: amqprs::error::Error| SetUpError::Passing(error.to_string());
-    let (channel, mut events) = open_channel(&connection).await.map_err(passing)?;
+    let (channel, mut events) = open_channel(&connection).await.map_err(SetUpError::passing)?;
     declare(&channel, &mut events, &namespace, [queue].into_iter()).await?;
-    channel.close().await.map_err(passing)
+    channel.close().await.map_err(SetUpError::passing)
 }

@@ -12,12 +12,12 @@ use std::time::Duration;
 use amqprs::channel::{Channel, ExchangeDeclareArguments, ExchangeType, QueueBindArguments, QueueDeclareArguments};
 use amqprs::{FieldTable, FieldValue};
 
-use crate::domain::Stage;
+use crate::domain::{Delay, Stage};
 use crate::ports::{Place, Source};
 
 /// After this many deliveries the broker takes a message out of its queue. A backstop only: deliveries of an order are
 /// counted in its record, since the broker counts a lost connection for everything that was prefetched.
-const DELIVERY_LIMIT: i64 = 1_000;
+pub(super) const DELIVERY_LIMIT: i64 = 1_000;
 /// For the dead letters, which have nowhere else to go: in effect never. RabbitMQ 4 would drop them after 20 deliveries
 /// if nothing was said; before 4 there is no way to say "none".
 const DEAD_DELIVERY_LIMIT: i64 = 1_000_000_000;
@@ -54,6 +54,23 @@ impl Queue {
             }
             Queue::Of(Place::Ending) => "ending".into(),
             Queue::Dead => DEAD_KEY.into(),
+        }
+    }
+
+    /// The queue of this key; `None` if there is none in this release.
+    pub fn of_key(key: &str) -> Option<Queue> {
+        let delays = Stage::ALL
+            .into_iter()
+            .flat_map(|stage| Delay::all().map(move |delay| Queue::Of(Place::Delayed(stage, delay))));
+        Queue::standing().chain(delays).find(|queue| queue.key() == key)
+    }
+
+    /// The source that loses something when this queue is lost; `None` for the dead letters.
+    pub fn source(self) -> Option<Source> {
+        match self {
+            Queue::Of(Place::Stage(stage) | Place::Delayed(stage, _)) => Some(Source::Stage(stage)),
+            Queue::Of(Place::Ending) => Some(Source::Ending),
+            Queue::Dead => None,
         }
     }
 
@@ -116,6 +133,30 @@ impl Namespace {
         format!("{}.{}", self.0, queue.key())
     }
 
+    /// The queue of this name; `None` if it is not of this namespace.
+    pub fn queue_of_name(&self, name: &str) -> Option<Queue> {
+        Queue::of_key(name.strip_prefix(&*self.0)?.strip_prefix('.')?)
+    }
+
+    /// Asks whether the exchange is there.
+    ///
+    /// # Errors
+    /// As of [`Namespace::declare_exchange`]; if it is not there, the channel is closed.
+    pub async fn find_exchange(&self, channel: &Channel) -> Result<(), amqprs::error::Error> {
+        let mut exchange = ExchangeDeclareArguments::of_type(self.exchange(), ExchangeType::Direct);
+        channel.exchange_declare(exchange.passive(true).finish()).await
+    }
+
+    /// How many messages of a queue wait and are in nobody's hands.
+    ///
+    /// # Errors
+    /// As of [`Namespace::declare_exchange`]; if the queue is not there, the channel is closed.
+    pub async fn count_ready(&self, channel: &Channel, queue: Queue) -> Result<u64, amqprs::error::Error> {
+        let question = QueueDeclareArguments::new(&self.queue_name(queue)).passive(true).finish();
+        let answer = channel.queue_declare(question).await?;
+        Ok(answer.map_or(0, |(_, count, _)| u64::from(count)))
+    }
+
     /// Declares the exchange. Declaring what is there changes nothing.
     ///
     /// # Errors
@@ -141,7 +182,6 @@ impl Namespace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Delay;
 
     /// Arguments never change between releases. If this fails, what it tests is to be put back.
     #[test]
@@ -188,5 +228,10 @@ mod tests {
                 "ns.post-processing.delay-120s",
             ]
         );
+        let queues: Vec<Queue> = names.iter().filter_map(|name| namespace.queue_of_name(name)).collect();
+        assert_eq!(queues.iter().map(|queue| namespace.queue_name(*queue)).collect::<Vec<_>>(), names);
+        for foreign in ["ns", "ns.", "nsdead", "other.dead", "ns.processing.delay-3s", "ns.ns.dead"] {
+            assert_eq!(namespace.queue_of_name(foreign), None, "{foreign}");
+        }
     }
 }

@@ -1,10 +1,9 @@
-//! What the in-flight store costs in Redis: orders go from their acceptance to their end, and the processor time that
-//! Redis took for them is read from the operating system. `cargo bench --bench in_flight`, with the address of a
-//! Redis on this machine in `ORDERING_REDIS_URL` (`eval "$(scripts/servers env)"`); without one it says so and ends.
+//! What the in-flight store costs in Redis: orders go from their acceptance to their end, step by step, and Redis is asked
+//! after each step how much processor time it took. `cargo bench --bench in_flight`, with the address of a Redis that
+//! nobody else uses in `ORDERING_REDIS_URL` (`eval "$(scripts/servers env)"`); without one it says so and ends.
 //!
-//! `ORDERING_BENCH_ORDERS` (50,000) orders pass in batches of `ORDERING_BENCH_BATCH` (64), four batches at a time. The time
-//! counts what comes after, too: the records expire within it. Times of one run say little on a busy machine: compare
-//! two versions by running them in turn.
+//! `ORDERING_BENCH_ORDERS` (20,000) orders pass in batches of `ORDERING_BENCH_BATCH` (64), four batches at a time. Times of one
+//! run say little on a busy machine: compare two versions by running them in turn.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,16 +12,17 @@ use bytes::Bytes;
 use fred::prelude::{Builder, Client, ClientLike, Config};
 use fred::types::InfoKind;
 use ordering::adapters::redis::{RedisInFlight, RedisOptions};
-use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
+use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage};
 use ordering::ports::{Begun, Clock, InFlight, Recorded, SystemClock};
 use uuid::Uuid;
 
 /// Batches under way at a time.
 const BATCHES_UNDER_WAY: usize = 4;
-/// How long the records of ended orders stay here: so short that their expiry falls into the run.
-const ENDED_TTL: Duration = Duration::from_millis(500);
-/// What `utime` and `stime` of `/proc/{pid}/stat` count in: 1/100 s on every Linux there is.
-const TICK: Duration = Duration::from_millis(10);
+/// How long the records of ended orders stay: longer than noting all the ends takes, so that what their going costs is
+/// seen by itself.
+const ENDED_TTL: Duration = Duration::from_secs(5);
+/// What `utime` and `stime` of `/proc/self/stat` count in: 1/100 s on every Linux there is.
+const TICK_SECS: f64 = 0.01;
 
 #[tokio::main]
 async fn main() {
@@ -30,65 +30,99 @@ async fn main() {
         eprintln!("skipped: ORDERING_REDIS_URL is not set");
         return;
     };
-    let orders = number("ORDERING_BENCH_ORDERS", 50_000);
-    let batch = number("ORDERING_BENCH_BATCH", 64);
-
+    let (orders, batch) = (number("ORDERING_BENCH_ORDERS", 20_000), number("ORDERING_BENCH_BATCH", 64));
     let look = Builder::from_config(Config::from_url(&url).unwrap()).build().unwrap();
     look.init().await.unwrap();
-    let pid = info(&look, InfoKind::Server, "process_id").await;
     let namespace = format!("bench_{}", Uuid::now_v7().simple());
     let options =
         RedisOptions { ended_ttl: ENDED_TTL, timeout: Duration::from_secs(10), ..RedisOptions::new(&url, namespace) };
     let in_flight = Arc::new(RedisInFlight::start(options).unwrap());
-    pass(&in_flight, 20, batch).await;
+    let batches = (0..orders / batch).map(|_| (0..batch).map(|_| order()).collect()).collect();
 
-    let (redis, own) = (cpu_time(&pid), cpu_time("self"));
-    let started = Instant::now();
-    let share = orders / batch / BATCHES_UNDER_WAY;
-    let passing = (0..BATCHES_UNDER_WAY).map(|_| {
-        let in_flight = in_flight.clone();
-        tokio::spawn(async move { pass(&in_flight, share, batch).await })
-    });
-    for passing in passing.collect::<Vec<_>>() {
-        passing.await.unwrap();
+    println!("CPU for 1,000 orders in batches of {batch}, ms:  Redis  this process");
+    let mut bench = Bench { in_flight, look, batches, spent: (0.0, 0.0) };
+    bench.measure("put", Step::Put).await;
+    for stage in Stage::ALL {
+        bench.measure("begin", Step::Begin(stage)).await;
+        bench.measure("record", Step::Record(stage)).await;
     }
-    let elapsed = started.elapsed();
-    let passed = (share * BATCHES_UNDER_WAY * batch) as f64;
-    let own = cpu_time("self") - own;
-    tokio::time::sleep(3 * ENDED_TTL).await;
-    let redis = cpu_time(&pid) - redis;
-    println!(
-        "{passed} orders in batches of {batch}: {:.0} orders/s; for 1,000 orders Redis took {:.1} ms of CPU, this \
-         process {:.1} ms",
-        passed / elapsed.as_secs_f64(),
-        1e6 * redis.as_secs_f64() / passed,
-        1e6 * own.as_secs_f64() / passed,
-    );
+    bench.measure("end", Step::End).await;
+    bench.measure("expiry", Step::Expiry).await;
+    println!("{:45} {:6.2} {:6.2}", "in all", bench.spent.0, bench.spent.1);
 }
 
 fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// Carries `batches` batches from their acceptance to their end.
-async fn pass(in_flight: &RedisInFlight, batches: usize, batch: usize) {
+struct Bench {
+    in_flight: Arc<RedisInFlight>,
+    look: Client,
+    batches: Vec<Vec<OrderRecord>>,
+    /// By Redis and by this process, ms for 1,000 orders.
+    spent: (f64, f64),
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    Put,
+    Begin(Stage),
+    Record(Stage),
+    End,
+    Expiry,
+}
+
+impl Bench {
+    /// Takes a step with all orders.
+    async fn measure(&mut self, name: &str, step: Step) {
+        let orders: usize = self.batches.iter().map(Vec::len).sum();
+        let (redis, own, started) = (redis_secs(&self.look).await, own_secs(), Instant::now());
+        if matches!(step, Step::Expiry) {
+            tokio::time::sleep(ENDED_TTL + Duration::from_secs(1)).await;
+        }
+        let mut tasks = Vec::new();
+        let share = self.batches.len().div_ceil(BATCHES_UNDER_WAY);
+        while !self.batches.is_empty() {
+            let mut batches = self.batches.split_off(self.batches.len().saturating_sub(share));
+            let in_flight = self.in_flight.clone();
+            tasks.push(tokio::spawn(async move {
+                for orders in &mut batches {
+                    take(&in_flight, step, orders).await;
+                }
+                batches
+            }));
+        }
+        for task in tasks {
+            self.batches.extend(task.await.unwrap());
+        }
+        let to_ms = |secs: f64| 1e6 * secs / orders as f64;
+        let (redis, own) = (to_ms(redis_secs(&self.look).await - redis), to_ms(own_secs() - own));
+        self.spent = (self.spent.0 + redis, self.spent.1 + own);
+        println!("{name:8} {:8.1} s {:26} {redis:6.2} {own:6.2}", started.elapsed().as_secs_f64(), "");
+    }
+}
+
+async fn take(in_flight: &RedisInFlight, step: Step, orders: &mut [OrderRecord]) {
     let worker: Arc<str> = "worker-1".into();
-    for _ in 0..batches {
-        let mut orders: Vec<OrderRecord> = (0..batch).map(|_| order()).collect();
-        in_flight.put(&orders).await.unwrap();
-        for stage in Stage::ALL {
-            let at = SystemClock.now();
-            let begun = in_flight.begin(stage, &worker, at, &orders).await.unwrap();
+    let now = SystemClock.now();
+    match step {
+        Step::Put => in_flight.put(orders).await.unwrap(),
+        Step::Begin(stage) => {
+            let begun = in_flight.begin(stage, &worker, now, orders).await.unwrap();
             assert!(begun.iter().all(|begun| *begun == Begun::Fresh { deliveries: 1 }));
-            let outcome = outcome(stage, &worker, at);
+        }
+        Step::Record(stage) => {
+            let decision = stage.next().map_or(Decision::End(End::Completed), Decision::Advance);
+            let outcome = RecordedOutcome { entered_at: now, finished_at: SystemClock.now(), worker, decision };
             let outcomes: Vec<_> = orders.iter().map(|order| (order, outcome.clone())).collect();
             let recorded = in_flight.record(stage, &outcomes).await.unwrap();
             assert!(recorded.iter().all(|recorded| *recorded == Recorded::First));
-            for order in &mut orders {
+            for order in orders {
                 order.history.record(stage, &outcome);
             }
         }
-        in_flight.end(&orders).await.unwrap();
+        Step::End => in_flight.end(orders).await.unwrap(),
+        Step::Expiry => {}
     }
 }
 
@@ -104,25 +138,18 @@ fn order() -> OrderRecord {
     OrderRecord::new(OrderId::from_uuid(Uuid::now_v7()), SystemClock.now(), order)
 }
 
-fn outcome(stage: Stage, worker: &Arc<str>, at: Timestamp) -> RecordedOutcome {
-    RecordedOutcome {
-        entered_at: at,
-        finished_at: SystemClock.now(),
-        worker: worker.clone(),
-        decision: stage.next().map_or(Decision::End(End::Completed), Decision::Advance),
-    }
+/// The processor time Redis has taken, its children (they rewrite its log) included.
+async fn redis_secs(look: &Client) -> f64 {
+    let info: String = look.info(Some(InfoKind::Cpu)).await.unwrap();
+    let value = |name: &str| -> f64 {
+        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.expect("a Redis that says what it takes").parse().unwrap()
+    };
+    ["used_cpu_sys", "used_cpu_user", "used_cpu_sys_children", "used_cpu_user_children"].map(value).iter().sum()
 }
 
-/// The processor time of a process and of its children that ended (Redis rewrites its log in one).
-fn cpu_time(pid: &str) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("Redis runs on this machine");
+fn own_secs() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-    let ticks: u32 = fields.skip(11).take(4).map(|ticks| ticks.parse::<u32>().expect("a number of ticks")).sum();
-    ticks * TICK
-}
-
-async fn info(look: &Client, kind: InfoKind, name: &str) -> String {
-    let text: String = look.info(Some(kind)).await.unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::to_owned));
-    value.unwrap_or_default()
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * TICK_SECS
 }

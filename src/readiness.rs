@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::ports::{Ports, Unavailable};
@@ -60,27 +61,48 @@ pub struct Part {
     pub name: &'static str,
     /// Why it is down; `None` if it is up.
     pub down: Option<String>,
+    /// What an operator should know though it is up.
+    pub warning: Option<String>,
+}
+
+/// What is known of a process.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub condition: Condition,
+    pub parts: Vec<Part>,
+    /// Orders that wait in the outbox; `None` if there is none, or it cannot be asked.
+    pub outbox_orders: Option<u64>,
 }
 
 impl Readiness {
     /// How this process is, and each part it needs.
-    pub async fn report(&self) -> (Condition, Vec<Part>) {
+    pub async fn report(&self) -> Report {
         let Ports { queues, in_flight, archive, .. } = &self.ports;
         let checks = [queues.check(), in_flight.check(), archive.check()];
-        let checks = checks.map(|check| tokio::time::timeout(CHECK_TIMEOUT, check));
-        let answers = join_all(checks).await;
-        let parts: Vec<Part> = self.names.into_iter().zip(answers).map(|(name, answer)| part(name, answer)).collect();
+        let checks = join_all(checks.map(|check| timeout(CHECK_TIMEOUT, check)));
+        let warning = timeout(CHECK_TIMEOUT, archive.durability_warning());
+        let (answers, warning, outbox_orders) = tokio::join!(checks, warning, self.outbox_orders());
+        let mut parts: Vec<Part> =
+            self.names.into_iter().zip(answers).map(|(name, answer)| part(name, answer)).collect();
+        if let [.., archive] = &mut parts[..] {
+            archive.warning = warning.ok().and_then(Result::ok).flatten();
+        }
         let condition = match &parts[..] {
             _ if self.stopping.is_cancelled() => Condition::Stopping,
             [queues, ..] if queues.down.is_some() && !self.has_an_outbox() => Condition::Unavailable,
             others if others.iter().any(|part| part.down.is_some()) => Condition::Degraded,
             _ => Condition::Ready,
         };
-        (condition, parts)
+        Report { condition, parts, outbox_orders }
     }
 }
 
 impl Readiness {
+    async fn outbox_orders(&self) -> Option<u64> {
+        let journal = self.ports.journal.as_ref()?;
+        timeout(CHECK_TIMEOUT, journal.waiting()).await.ok()?.ok()
+    }
+
     /// Whether orders can be taken while the queues are down.
     fn has_an_outbox(&self) -> bool {
         self.takes_orders && self.ports.journal.as_ref().is_some_and(|journal| journal.takes().is_ok())
@@ -93,5 +115,5 @@ fn part(name: &'static str, answer: Result<Result<(), Unavailable>, tokio::time:
         Ok(Err(unavailable)) => Some(unavailable.reason),
         Err(_elapsed) => Some(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
     };
-    Part { name, down }
+    Part { name, down, warning: None }
 }

@@ -27,6 +27,15 @@ pub trait Archive: Send + Sync + 'static {
     /// [`Unavailable`].
     async fn contains(&self, ids: &[OrderId]) -> Result<Vec<bool>, Unavailable>;
 
+    /// What of what it confirms would not survive the loss of its machine: a sentence for the operator, if there is
+    /// something to be done about it.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn durability_warning(&self) -> Result<Option<String>, Unavailable> {
+        Ok(None)
+    }
+
     /// Whether orders can be kept and read at the moment.
     ///
     /// # Errors

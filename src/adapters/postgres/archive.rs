@@ -46,15 +46,6 @@ impl PostgresArchive {
     pub async fn migrate(&self) -> Result<Vec<String>, MigrateError> {
         migrate::migrate(&self.connections).await
     }
-
-    /// What of what Postgres confirms would not survive the loss of its machine, by its settings and by who is
-    /// connected to it now: a sentence for the operator. `None`: a synchronous standby has it too.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    pub async fn durability_warning(&self) -> Result<Option<String>, Unavailable> {
-        durability::warning(&self.connections).await
-    }
 }
 
 #[async_trait]
@@ -89,6 +80,11 @@ impl Archive for PostgresArchive {
         let rows = self.connections.query(CONTAINS, &[&uuids]).await?;
         let found = rows.iter().map(id).collect::<Result<HashSet<_>, _>>()?;
         Ok(ids.iter().map(|id| found.contains(id)).collect())
+    }
+
+    /// By Postgres' settings, and by who is connected to it now.
+    async fn durability_warning(&self) -> Result<Option<String>, Unavailable> {
+        durability::warning(&self.connections).await
     }
 
     async fn check(&self) -> Result<(), Unavailable> {

@@ -13,6 +13,9 @@ use crate::ports::{Archive, Clock, InFlight, Journal, Ports, Unavailable};
 /// How far the clocks of two processes may lie apart.
 const CLOCKS_APART: Duration = Duration::from_secs(5);
 
+/// How long the archive is waited for when there is a record, which is nearly always right.
+const ARCHIVE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long an order may take to be seen again after the in-flight store has lost it. Past that an id that nobody knows
 /// is wrong.
 const DOUBT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -43,8 +46,11 @@ impl Lookup {
         match self.in_flight.find(id).await {
             Ok(Some(record)) if record.history.status().has_ended() => Ok(Some(record)),
             // A record can be left behind: an order was archived while the in-flight store was out of reach. Where the
-            // archive cannot be asked, the record is all there is: still the best answer.
-            Ok(Some(record)) => Ok(Some(self.archive.find(id).await.ok().flatten().unwrap_or(record))),
+            // archive does not answer, the record is all there is: still the best answer.
+            Ok(Some(record)) => {
+                let archived = tokio::time::timeout(ARCHIVE_PATIENCE, self.archive.find(id)).await;
+                Ok(Some(archived.ok().and_then(Result::ok).flatten().unwrap_or(record)))
+            }
             Ok(None) => match self.archive.find(id).await? {
                 Some(record) => Ok(Some(record)),
                 None => self.missing(id).await.map(|()| None),

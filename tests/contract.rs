@@ -1,7 +1,8 @@
 //! What the ports promise, tested against every adapter that stands behind them.
 //!
-//! The suites (`contract/queues.rs`, `in_flight.rs`, `archive.rs`, `dead_letters.rs`) know only the traits. An adapter
-//! takes part with a function that makes a subject, or says `None` if the servers it needs are not there, and one line:
+//! The suites (`contract/queues.rs`, `in_flight.rs`, `archive.rs`, `journal.rs`, `leases.rs`, `dead_letters.rs`) know only
+//! the traits. An adapter takes part with a function that makes a subject, or says `None` if the servers it needs are not
+//! there, and one line:
 //!
 //! ```ignore
 //! mod embedded {
@@ -14,6 +15,8 @@
 //! Servers are found through `ORDERING_REDIS_URL`, `ORDERING_POSTGRES_URL` and `ORDERING_AMQP_URLS`; see
 //! `scripts/servers`. Without them their tests are skipped, unless `ORDERING_TEST_SERVERS=1` promises them.
 
+#[path = "support/proxy.rs"]
+mod proxy;
 mod support;
 
 mod contract {
@@ -34,9 +37,12 @@ mod contract {
     pub mod dead_letters;
     mod embedded;
     pub mod in_flight;
+    pub mod journal;
+    pub mod leases;
     pub mod queues;
 
     mod postgres;
+    mod postgres_stores;
     mod rabbitmq;
     mod redis;
 }

@@ -15,6 +15,8 @@
 //! Servers are found through `ORDERING_REDIS_URL`, `ORDERING_POSTGRES_URL` and `ORDERING_AMQP_URLS`; see
 //! `scripts/servers`. Without them their tests are skipped, unless `ORDERING_TEST_SERVERS=1` promises them.
 
+#[path = "support/proxy.rs"]
+mod proxy;
 mod support;
 
 mod contract {
@@ -36,10 +38,13 @@ mod contract {
     pub mod dead_letters;
     mod embedded;
     pub mod in_flight;
+    pub mod journal;
+    pub mod leases;
     pub mod queues;
     pub mod scan;
 
     mod postgres;
+    mod postgres_stores;
     mod rabbitmq;
     mod redis;
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use amqprs::FieldTable;
+use amqprs::channel::QueueBindArguments;
 use ordering::ports::Unavailable;
 
 use super::*;
@@ -101,6 +103,39 @@ async fn a_consumer_whose_queue_is_deleted_tells_it_once() {
     publish_until_taken(&queues, SCHEDULING, &[order()]).await;
     next(&mut subscription).await;
     assert_eq!(queues.take_losses(), []);
+    queues.close().await;
+    broker.clean().await;
+}
+
+/// An operator deletes a queue and declares it by hand, before anybody of us looks for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_somebody_else_declares_anew_is_a_loss_for_its_consumer() {
+    let Some(broker) = Broker::find() else { return };
+    let queues = started(&broker).await;
+    let mut subscription = queues.subscribe(FROM_SCHEDULING, 10);
+    queues.publish(SCHEDULING, &[order()]).await.unwrap();
+    next(&mut subscription).await;
+    let (connection, channel) = broker.raw().await;
+    let name = format!("{}.scheduling", broker.namespace);
+    channel.queue_delete(QueueDeleteArguments::new(&name)).await.unwrap();
+    eventually("the consumer has noticed", async || queues.check().await.err()).await;
+    let mut arguments = FieldTable::new();
+    let mut put = |name: &str, value: FieldValue| arguments.insert(name.try_into().unwrap(), value);
+    put("x-queue-type", "quorum".into());
+    put("x-delivery-limit", FieldValue::l(1_000));
+    put("x-dead-letter-exchange", broker.namespace.as_str().into());
+    put("x-dead-letter-routing-key", "dead".into());
+    put("x-dead-letter-strategy", "at-least-once".into());
+    put("x-overflow", "reject-publish".into());
+    let declaration = QueueDeclareArguments::durable_client_named(&name).arguments(arguments).finish();
+    channel.queue_declare(declaration).await.unwrap();
+    let binding = QueueBindArguments::new(&name, &broker.namespace, "scheduling");
+    channel.queue_bind(binding).await.unwrap();
+    connection.close().await.unwrap();
+    let batch = [order()];
+    publish_until_taken(&queues, SCHEDULING, &batch).await;
+    assert_eq!(ids(&next(&mut subscription).await), [batch[0].id]);
+    assert_eq!(queues.take_losses(), [FROM_SCHEDULING]);
     queues.close().await;
     broker.clean().await;
 }

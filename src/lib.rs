@@ -6,6 +6,7 @@
 //! 2. [`worker`] carries it from stage to stage: begin, handle ([`handlers`]), record, carry out, ack.
 //! 3. The archive keeps it when it has ended; [`lookup`] finds it wherever it is.
 //!
+//! What no worker can read is kept aside; [`dead_letters`] is what people do with it.
 //! [`upkeep`] keeps the whole in order beside that: it publishes what had to wait, and what a queue has lost.
 //!
 //! What all this needs of the outside is in [`ports`], what stands behind the ports in [`adapters`]. [`roles`] puts
@@ -17,6 +18,7 @@ pub mod api;
 pub mod batch;
 pub mod cli;
 pub mod client;
+pub mod dead_letters;
 pub mod domain;
 pub mod handlers;
 pub mod intake;

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 pub use backend::BackendError;
 use backend::{Backend, Servers};
 
-use crate::api::{Api, ApiOptions, Orders};
+use crate::api::{Api, ApiOptions, Orders, Services};
 use crate::batch::BatchLimits;
+use crate::dead_letters::DeadLetterOffice;
 use crate::domain::Stage;
 use crate::handlers::{Handler, NoWork, Simulated};
 use crate::intake::{Backlog, Intake, IntakeOptions, Journaling};
@@ -92,14 +93,17 @@ async fn run(settings: &Settings, parts: Parts<'_>) -> Result<(), RoleError> {
     let stopping = CancellationToken::new();
     let api = match listener {
         Some(listener) => {
-            let orders = parts.orders.then(|| orders(settings, &ports, backlog));
+            let services = parts.orders.then(|| Services {
+                orders: orders(settings, &ports, backlog),
+                dead_letters: DeadLetterOffice::new(&ports),
+            });
             let readiness = Readiness {
                 ports: ports.clone(),
                 takes_orders: parts.orders,
                 stopping: stopping.clone(),
                 names: backend.names(),
             };
-            Some(Api::start(listener, api_options(settings), orders, readiness).map_err(RoleError::Serve)?)
+            Some(Api::start(listener, api_options(settings), services, readiness).map_err(RoleError::Serve)?)
         }
         None => None,
     };

@@ -14,10 +14,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("adapters", &["domain", "ports", "wire"]),
     ("intake", &["batch", "domain", "ports"]),
     ("lookup", &["domain", "ports"]),
+    // It says which orders a letter carries.
+    ("dead_letters", &["domain", "ports", "wire"]),
     // It takes messages apart that have no business in their queue, and buries them as the bytes they were.
     ("worker", &["batch", "domain", "handlers", "ports", "wire"]),
     ("readiness", &["ports"]),
-    ("api", &["domain", "intake", "lookup", "ports", "readiness"]),
+    ("api", &["dead_letters", "domain", "intake", "lookup", "ports", "readiness"]),
 ];
 
 /// Products that only their adapter may name.

@@ -1,13 +1,15 @@
 //! The HTTP interface. doc/http-api.md describes it for its users.
 //!
-//! It knows how to take an order in and how to find one; where orders are kept it does not know.
+//! It knows how to take an order in, how to find one and what can be done with dead letters; where orders are kept it does not know.
 //!
 //! # Stopping
 //! A stopping server accepts no more connections, answers the requests it has, and asks clients to close theirs.
 
+mod dead_letters;
 mod health;
 mod idempotency;
 mod orders;
+mod parameters;
 pub mod problem;
 mod view;
 
@@ -23,6 +25,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, guard
 pub use orders::Orders;
 use problem::Problem;
 
+use crate::dead_letters::DeadLetterOffice;
 use crate::readiness::Readiness;
 
 /// How the server treats connections.
@@ -34,6 +37,12 @@ pub struct ApiOptions {
     pub connections_max: usize,
     /// How long the head of a request may take to arrive.
     pub request_timeout: Duration,
+}
+
+/// What a process that takes orders serves.
+pub struct Services {
+    pub orders: Orders,
+    pub dead_letters: DeadLetterOffice,
 }
 
 /// How long an idle connection is kept.
@@ -51,7 +60,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Serves orders and health on `listener`; only health if `orders` is `None`. Must be called on a Tokio runtime;
+    /// Serves `services` and health on `listener`; only health if there are none. Must be called on a Tokio runtime;
     /// it serves from threads of its own.
     ///
     /// # Errors
@@ -59,12 +68,12 @@ impl Api {
     pub fn start(
         listener: TcpListener,
         options: ApiOptions,
-        orders: Option<Orders>,
+        services: Option<Services>,
         readiness: Readiness,
     ) -> std::io::Result<Api> {
         let address = listener.local_addr()?;
         let under_way = UnderWay::default();
-        let server = server(listener, options, orders, readiness, under_way.clone())?;
+        let server = server(listener, options, services, readiness, under_way.clone())?;
         let handle = server.handle();
         tokio::spawn(server);
         Ok(Api { handle, under_way, address })
@@ -96,12 +105,13 @@ impl Api {
 fn server(
     listener: TcpListener,
     options: ApiOptions,
-    orders: Option<Orders>,
+    services: Option<Services>,
     readiness: Readiness,
     under_way: UnderWay,
 ) -> std::io::Result<Server> {
     let stopping = readiness.stopping.clone();
-    let (orders, readiness) = (orders.map(web::Data::new), web::Data::new(readiness));
+    let services = services.map(|services| (web::Data::new(services.orders), web::Data::new(services.dead_letters)));
+    let readiness = web::Data::new(readiness);
     let threads = options.threads.max(1);
     let server = HttpServer::new(move || {
         let (under_way, stopping) = (under_way.clone(), stopping.clone());
@@ -119,7 +129,7 @@ fn server(
                 }
             })
             .app_data(readiness.clone())
-            .configure(|app| routes(app, orders.clone()))
+            .configure(|app| routes(app, services.clone()))
             .default_service(web::to(problem::no_such_path))
     })
     .workers(threads)
@@ -132,8 +142,10 @@ fn server(
     Ok(server)
 }
 
-fn routes(app: &mut web::ServiceConfig, orders: Option<web::Data<Orders>>) {
-    if let Some(orders) = orders {
+type SharedServices = (web::Data<Orders>, web::Data<DeadLetterOffice>);
+
+fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
+    if let Some((orders, dead_letters)) = services {
         app.app_data(orders)
             .service(web::resource("/v1/orders").route(web::post().to(orders::place)).default_service(only("POST")))
             .service(
@@ -141,9 +153,36 @@ fn routes(app: &mut web::ServiceConfig, orders: Option<web::Data<Orders>>) {
                     .route(get_or_head().to(orders::find))
                     .default_service(only("GET, HEAD")),
             );
+        dead_letter_routes(app.app_data(dead_letters));
     }
     app.service(web::resource("/healthz").route(get_or_head().to(health::healthz)).default_service(only("GET, HEAD")))
         .service(web::resource("/readyz").route(get_or_head().to(health::readyz)).default_service(only("GET, HEAD")));
+}
+
+fn dead_letter_routes(app: &mut web::ServiceConfig) {
+    app.service(
+        web::resource("/v1/dead-letters")
+            .route(get_or_head().to(dead_letters::list))
+            .route(web::delete().to(dead_letters::remove_many))
+            .default_service(only("GET, HEAD, DELETE")),
+    )
+    // Before the ids: `replay` is none.
+    .service(
+        web::resource("/v1/dead-letters/replay")
+            .route(web::post().to(dead_letters::replay_many))
+            .default_service(only("POST")),
+    )
+    .service(
+        web::resource("/v1/dead-letters/{id}")
+            .route(get_or_head().to(dead_letters::show))
+            .route(web::delete().to(dead_letters::remove))
+            .default_service(only("GET, HEAD, DELETE")),
+    )
+    .service(
+        web::resource("/v1/dead-letters/{id}/replay")
+            .route(web::post().to(dead_letters::replay))
+            .default_service(only("POST")),
+    );
 }
 
 fn get_or_head() -> actix_web::Route {

@@ -7,9 +7,10 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde_json::{Value, json};
 
+use crate::dead_letters::NotDone;
 use crate::domain::Refusal;
 use crate::intake::NotAccepted;
-use crate::ports::Unavailable;
+use crate::ports::{PublishError, Unavailable};
 
 /// What comes before the name of a problem in its `type`. The names are listed in doc/http-api.md.
 const TYPE_PREFIX: &str = "urn:ordering:problem:";
@@ -114,6 +115,60 @@ impl Problem {
         let detail =
             format!("where the order is cannot be told at the moment (the {} cannot say); ask again", unavailable.part);
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "cannot-tell", "Cannot tell at the moment", detail).worth_retrying()
+    }
+
+    /// `what` completes the sentence "the parameter `name`: …".
+    pub fn wrong_parameter(name: &str, what: &str) -> Self {
+        let name: String = name.chars().take(100).collect();
+        let detail = format!("the parameter `{name}`: {what}");
+        Self::new(StatusCode::BAD_REQUEST, "wrong-parameter", "Wrong parameter", detail).with("parameter", json!(name))
+    }
+
+    pub fn not_a_letter_id() -> Self {
+        let detail = "a dead letter's id is a UUID, as in 0193f0a1-7c3e-7b11-8f00-0123456789ab";
+        Self::new(StatusCode::BAD_REQUEST, "not-an-id", "Not a dead letter's id", detail)
+    }
+
+    pub fn no_such_dead_letter(id: impl fmt::Display) -> Self {
+        let detail = format!("there is no dead letter {id}: it was replayed or dropped, or it never was");
+        Self::new(StatusCode::NOT_FOUND, "no-such-dead-letter", "No such dead letter", detail)
+    }
+
+    fn out_of_reach(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "out-of-reach", "Out of reach at the moment", detail)
+            .worth_retrying()
+    }
+
+    /// The store of the dead letters does not answer.
+    pub fn no_dead_letters(unavailable: &Unavailable) -> Self {
+        Self::out_of_reach(format!("the dead letters are out of reach ({}); try again", unavailable.part))
+    }
+
+    /// A dead letter was not replayed, or not whole.
+    pub fn not_replayed(not_done: &NotDone) -> Self {
+        let detail = match not_done {
+            NotDone::Store(unavailable) => return Self::no_dead_letters(unavailable),
+            NotDone::Queue(PublishError::NotTaken(unavailable)) => {
+                format!("it was not put back, and is kept ({} is out of reach); try again", unavailable.part)
+            }
+            NotDone::Queue(PublishError::Unknown(unavailable)) => format!(
+                "it was perhaps put back: {} did not confirm it in time. It is kept; replaying it again does no harm",
+                unavailable.part
+            ),
+            NotDone::StillKept(unavailable) => format!(
+                "it was put back, but is still kept: it could not be removed ({} is out of reach). Replaying it again \
+                 does no harm, and it may be dropped",
+                unavailable.part
+            ),
+        };
+        Self::out_of_reach(detail)
+    }
+
+    /// Not all dead letters came to their fate; `done` of them are `what`: `replayed` or `dropped`.
+    pub fn stopped_at(failure: &NotDone, what: &'static str, done: u64) -> Self {
+        let problem = Self::not_replayed(failure);
+        let detail = format!("{done} are {what}, then it stopped at one: {}", problem.detail);
+        Problem { detail, ..problem }.with(what, json!(done))
     }
 
     fn body(&self) -> String {

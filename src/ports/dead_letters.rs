@@ -22,6 +22,12 @@ impl DeadLetterId {
         self.0
     }
 
+    /// Reads the hyphenated form, upper or lower case; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        // The uuid crate would also read other forms: one letter, one address.
+        (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(DeadLetterId)
+    }
+
     /// A new one; `random` makes it the only one of its millisecond.
     pub fn new(at: Timestamp, random: [u8; 10]) -> Self {
         let ms = u64::try_from(at.as_millis()).unwrap_or(0);

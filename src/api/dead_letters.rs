@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use super::parameters::{Parameters, cursor_of};
 use super::problem::Problem;
 use crate::dead_letters::{DeadLetterOffice, Fate, Opened, Summary};
-use crate::domain::Stage;
-use crate::ports::{DeadLetterId, DeadLetterPage, Source};
+use crate::ports::{DeadLetterId, DeadLetterPage};
 
 const LIMIT_DEFAULT: u32 = 100;
 
@@ -106,13 +105,9 @@ fn letter_id(text: &str) -> Result<DeadLetterId, Problem> {
 }
 
 fn summary(letter: &Summary) -> Value {
-    let queue = match letter.source {
-        Source::Stage(stage) => Stage::as_snake(stage),
-        Source::Ending => "ending",
-    };
     json!({
         "id": letter.id.to_string(),
-        "queue": queue,
+        "queue": letter.source.as_snake(),
         "reason": letter.reason,
         "at": letter.at.to_string(),
         "size_bytes": letter.size_bytes,

@@ -11,6 +11,7 @@ mod settings_args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
+use crate::client::dead::DeadArgs;
 use crate::client::get::GetArgs;
 use crate::client::submit::SubmitArgs;
 use crate::domain::Stage;
@@ -108,6 +109,17 @@ Examples:
   ordering get 0193f0a1-7c3e-7b11-8f00-0123456789ab --watch
   ordering get 0193f0a1-7c3e-7b11-8f00-0123456789ab --json | jq .status")]
     Get(GetArgs),
+
+    /// Look at the messages that no worker could read, put them back, or drop them
+    #[command(after_help = "\
+Examples:
+  ordering dead list
+  ordering dead show 0193f0a1-7c3e-7b11-8f00-0123456789ab
+  ordering dead replay 0193f0a1-7c3e-7b11-8f00-0123456789ab
+      Back into the queue it came from; a worker that still cannot read it gives it up again.
+  ordering dead drop --all --queue processing
+Exit code 1 if something was not done. `ordering dead COMMAND --help` says more about each.")]
+    Dead(DeadArgs),
 
     /// Print the completions for a shell
     #[command(after_help = "\

@@ -1,6 +1,6 @@
 //! `ordering get`: shows an order.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{IsTerminal, stdout};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use bytes::Bytes;
 use clap::Args;
 use tokio::time::Instant;
 
-use super::http::{Found, Server, Trouble};
+use super::ServerArgs;
+use super::http::{Found, Server};
+use super::output::{print, print_line, with_advice};
 use super::view::OrderView;
-use super::{ServerArgs, WHAT_TO_DO};
 use crate::cli::{EXIT_FAILED, EXIT_MISUSED};
 use crate::domain::OrderId;
 
@@ -155,24 +156,4 @@ impl Screen {
 
 fn no_such_order(server: &Server, id: OrderId) -> String {
     format!("{} knows no order {id}", server.shown())
-}
-
-fn with_advice(trouble: &Trouble) -> String {
-    match trouble.is_unreachable {
-        true => format!("{trouble}\n{WHAT_TO_DO}"),
-        false => trouble.to_string(),
-    }
-}
-
-/// A reader who closes the pipe early is no failure.
-fn print(text: &str) {
-    let _ = stdout().write_all(text.as_bytes());
-    let _ = stdout().flush();
-}
-
-fn print_line(bytes: &[u8]) {
-    let mut line = bytes.trim_ascii_end().to_vec();
-    line.push(b'\n');
-    let _ = stdout().write_all(&line);
-    let _ = stdout().flush();
 }

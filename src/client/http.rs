@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::printable;
 use crate::domain::OrderId;
@@ -24,7 +25,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Server {
     client: Client,
-    orders: Url,
+    /// What all paths begin with.
+    v1: Url,
     shown: String,
 }
 
@@ -104,12 +106,12 @@ impl Server {
     pub fn new(url: &str, connections: usize) -> Result<Server, String> {
         let shown = SecretUrl::new(url.trim_end_matches('/')).to_string();
         let base = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
-        let Some(mut orders) = base else {
+        let Some(mut v1) = base else {
             return Err("the server's URL (--server, ORDERING_SERVER) must look like http://HOST:PORT".to_owned());
         };
-        let path = format!("{}/v1/orders", orders.path().trim_end_matches('/'));
-        orders.set_path(&path);
-        orders.set_query(None);
+        let path = format!("{}/v1", v1.path().trim_end_matches('/'));
+        v1.set_path(&path);
+        v1.set_query(None);
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
@@ -119,7 +121,7 @@ impl Server {
             .user_agent(concat!("ordering/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| format!("cannot make an HTTP client: {}", root_cause(&error)))?;
-        Ok(Server { client, orders, shown })
+        Ok(Server { client, v1, shown })
     }
 
     /// The URL, without a password.
@@ -132,7 +134,7 @@ impl Server {
     pub async fn post(&self, order: Bytes, key: &str, patience: Duration) -> Posted {
         let request = self
             .client
-            .post(self.orders.clone())
+            .post(self.url("orders"))
             .header(CONTENT_TYPE, "application/json")
             .header("Idempotency-Key", key)
             .timeout(patience.min(REQUEST_TIMEOUT))
@@ -162,9 +164,8 @@ impl Server {
 
     /// Asks for an order.
     pub async fn get(&self, id: OrderId) -> Found {
-        let mut url = self.orders.clone();
-        url.set_path(&format!("{}/{id}", self.orders.path()));
-        let (status, answer) = match self.exchange(self.client.get(url)).await {
+        let request = self.client.get(self.url(&format!("orders/{id}")));
+        let (status, answer) = match self.exchange(request).await {
             Ok(answered) => answered,
             Err(trouble) => return Found::Trouble(trouble),
         };
@@ -180,6 +181,38 @@ impl Server {
             Some(problem) => Found::Trouble(self.answered(status, &problem)),
             None => Found::Trouble(self.not_understood(status)),
         }
+    }
+
+    /// A request about dead letters: `path` is below `dead-letters`, empty for the path itself. Gives what was read in the
+    /// answer, and its body.
+    ///
+    /// # Errors
+    /// [`Trouble`]; that there is no such letter does not pass.
+    pub async fn dead_letters<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<(T, Bytes), Trouble> {
+        let mut url = self.url(&format!("dead-letters{path}"));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let (status, answer) = self.exchange(self.client.request(method, url)).await?;
+        match answer.problem() {
+            None if status.is_success() => match serde_json::from_slice(&answer.body) {
+                Ok(said) => Ok((said, answer.body)),
+                Err(_) => Err(self.not_understood(status)),
+            },
+            Some(problem) => Err(self.answered(status, &problem)),
+            None => Err(self.not_understood(status)),
+        }
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.v1.clone();
+        url.set_path(&format!("{}/{path}", self.v1.path()));
+        url
     }
 
     /// Sends a request and reads its answer; what may work later comes back as trouble.

@@ -1,12 +1,14 @@
 //! The client: places orders and shows them, over the same HTTP API everybody else uses.
 //!
-//! It must not know how the server works. An order's content never appears in what it prints: errors carry only what
-//! the server said of them (pointers and details).
+//! It must not know how the server works. An order's content never appears in errors: they carry only what the server
+//! said of it (pointers and details).
 
 mod bounded_lines;
+pub mod dead;
 pub mod get;
 mod http;
 mod input;
+mod output;
 mod report;
 mod send;
 mod sending;

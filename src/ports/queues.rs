@@ -69,10 +69,7 @@ pub enum Source {
 /// The name as it stands in URLs, flags and logs: that of the stage, or `ending`.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Source::Stage(stage) => fmt::Display::fmt(stage, f),
-            Source::Ending => f.write_str("ending"),
-        }
+        f.write_str(self.as_kebab())
     }
 }
 
@@ -103,6 +100,22 @@ impl From<Source> for Place {
 }
 
 impl Source {
+    /// The name in JSON: `pre_processing`.
+    pub fn as_snake(self) -> &'static str {
+        match self {
+            Source::Stage(stage) => stage.as_snake(),
+            Source::Ending => "ending",
+        }
+    }
+
+    /// The name in flags and URLs: `pre-processing`.
+    pub fn as_kebab(self) -> &'static str {
+        match self {
+            Source::Stage(stage) => stage.as_kebab(),
+            Source::Ending => "ending",
+        }
+    }
+
     /// Everything orders are taken from.
     pub fn all() -> impl Iterator<Item = Source> {
         Stage::ALL.into_iter().map(Source::Stage).chain([Source::Ending])

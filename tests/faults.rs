@@ -11,10 +11,11 @@
 //! | variable | default | |
 //! |---|---|---|
 //! | `ORDERING_TEST_FAULTS_SEED` | 1 | decides which faults come, when, and whom they strike |
-//! | `ORDERING_TEST_FAULTS_MINUTES` | 3 | how long there are faults; past 10 they last up to 40 s instead of 6 s |
+//! | `ORDERING_TEST_FAULTS_MINUTES` | 3 | how long there are faults; past 10 they last up to 40 s instead of 4 s |
 //! | `ORDERING_TEST_FAULTS_ONLY` | all usual ones | kinds, or how their names begin, comma separated |
 //! | `ORDERING_TEST_FAULTS_RATE` | 40 | orders per second |
 //! | `ORDERING_TEST_FAULTS_DIR` | a temporary folder | where the servers live |
+//! | `ORDERING_TEST_FAULTS_KEEP` | | if set, logs are kept even if all is well |
 
 #[path = "faults/checker.rs"]
 mod checker;
@@ -51,9 +52,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_and_nothing_is_done_twice_whatever_dies() {
-    if std::env::var("ORDERING_TEST_SERVERS").is_ok_and(|value| value != "1" || value.is_empty())
-        || std::env::var_os("ORDERING_TEST_SERVERS").is_none()
-    {
+    if std::env::var("ORDERING_TEST_SERVERS").as_deref() != Ok("1") {
         eprintln!("skipped: no servers");
         return;
     }

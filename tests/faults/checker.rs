@@ -142,7 +142,8 @@ fn last_seen(log: &Log, number: Number) -> String {
 
 /// Completed: every stage done, once, in order. Failed: done up to a stage that was not. Cancelled: done up to anywhere.
 fn leads_to_its_end(view: &View) -> bool {
-    let in_order = view.steps.len() <= STAGES.len() && view.steps.iter().zip(STAGES).all(|(step, stage)| step.stage == stage);
+    let in_order =
+        view.steps.len() <= STAGES.len() && view.steps.iter().zip(STAGES).all(|(step, stage)| step.stage == stage);
     let outcomes: Vec<Option<&str>> =
         view.steps.iter().map(|step| step.outcome.as_ref().map(|outcome| outcome.name.as_str())).collect();
     let done = outcomes.iter().take_while(|outcome| **outcome == Some("done")).count();
@@ -189,7 +190,9 @@ fn check_order_of_reads(number: Number, reads: &mut [&Read], verdict: &mut Verdi
     fn view(read: &Read) -> &View {
         match &read.answer {
             Answer::Found(view) => view,
-            Answer::NotFound | Answer::CannotTell | Answer::Silence | Answer::Odd(_) => unreachable!("only views are kept"),
+            Answer::NotFound | Answer::CannotTell | Answer::Silence | Answer::Odd(_) => {
+                unreachable!("only views are kept")
+            }
         }
     }
     let mut by_answer = reads.to_vec();

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -29,8 +30,8 @@ const READERS: usize = 4;
 /// How often a reader asks for one order before he turns to another, and how long he rests in between.
 const READS: usize = 6;
 const REST: Duration = Duration::from_millis(60);
-/// Readers ask for one of these as often as for any: they are in flight.
-const LATEST: usize = 100;
+/// Readers ask for the latest of all, for one of these, and for any, each as often: most of these are in flight.
+const LATEST: usize = 50;
 
 /// All customers and readers.
 pub struct Customers {
@@ -124,7 +125,11 @@ async fn place(shop: Arc<Shop>, per_second: f64, closed: Arc<AtomicBool>) {
         let shop = shop.clone();
         shop.seen.waiting.fetch_add(1, Ordering::AcqRel);
         tokio::spawn(async move {
-            if rand::random_bool(KEYED) { shop.insist(number).await } else { shop.try_once(number).await }
+            if rand::random_bool(KEYED) {
+                shop.insist(number).await
+            } else {
+                shop.try_once(number).await
+            }
             shop.seen.waiting.fetch_sub(1, Ordering::AcqRel);
             drop(place);
         });
@@ -211,17 +216,17 @@ impl Shop {
 
 async fn read(fleet: Arc<Fleet>, notes: Arc<Notes>, gone: Arc<AtomicBool>, n: usize) {
     let client = http();
-    let mut random: StdRng = rand::SeedableRng::from_os_rng();
+    let mut random = StdRng::from_os_rng();
     let mut turn = n;
     while !gone.load(Ordering::Acquire) {
         tokio::time::sleep(REST).await;
         let promise = {
             let promises = &notes.log().promises;
-            let first = if random.random_bool(0.5) { promises.len().saturating_sub(LATEST) } else { 0 };
             if promises.is_empty() {
                 continue;
             }
-            promises[random.random_range(first..promises.len())].clone()
+            let among = *[1, LATEST, promises.len()].choose(&mut random).expect("there are three");
+            promises[random.random_range(promises.len().saturating_sub(among)..promises.len())].clone()
         };
         for _ in 0..READS {
             // Now the one api, now the other.

@@ -17,10 +17,17 @@ const DISK: &str = "50MB";
 
 /// Everything that can be broken.
 pub struct World {
-    // Dropped in this order: what uses the servers goes first.
+    // The servers go last.
     pub fleet: Arc<Fleet>,
     pub network: Network,
     pub servers: Servers,
+}
+
+impl Drop for World {
+    /// Customers may still hold the processes.
+    fn drop(&mut self) {
+        self.fleet.all().for_each(Process::kill);
+    }
 }
 
 impl World {
@@ -128,7 +135,7 @@ impl World {
                 self.control(fault, &["set_vm_memory_high_watermark", "absolute", MEMORY]).await;
             }
             Kind::DiskAlarm => {
-                self.control(fault, &["set_disk_free_limit", "999TB"]).await;
+                self.control(fault, &["set_disk_free_limit", "9999GB"]).await;
                 tokio::time::sleep(lasts).await;
                 self.control(fault, &["set_disk_free_limit", DISK]).await;
             }

@@ -14,8 +14,8 @@ use super::system::{http, ordering};
 /// How long a process may take to begin or to end.
 const DEADLINE: Duration = Duration::from_secs(60);
 const STAGES: [&str; 4] = ["scheduling", "pre-processing", "processing", "post-processing"];
-/// What the stages take, and how many orders they reject.
-const WORK: [(&str, f64); 4] = [("5ms", 0.01), ("30ms", 0.0), ("100ms", 0.02), ("0s", 0.01)];
+/// What the stages take, and the share of orders that they reject: so slow that readers find orders at work.
+const WORK: [(&str, f64); 4] = [("50ms", 0.01), ("300ms", 0.0), ("800ms", 0.02), ("0s", 0.01)];
 
 /// One process that is there unless it was told to end.
 pub struct Process {
@@ -34,8 +34,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Process {
     fn new(name: String, arguments: Vec<String>, logs: &Path) -> Process {
         let log = logs.join(format!("{name}.log"));
-        let process =
-            Process { name, arguments, log, running: Mutex::new(None), url: Mutex::new(String::new()) };
+        let process = Process { name, arguments, log, running: Mutex::new(None), url: Mutex::new(String::new()) };
         process.start();
         process
     }
@@ -115,7 +114,9 @@ impl Process {
         }
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        complaints.extend(log.lines().filter(|line| line.contains("panicked at")).map(|line| format!("{}: {line}", self.name)));
+        complaints.extend(
+            log.lines().filter(|line| line.contains("panicked at")).map(|line| format!("{}: {line}", self.name)),
+        );
         complaints
     }
 }
@@ -138,9 +139,14 @@ impl Fleet {
         let common = |side: usize, name: &str| {
             let mut arguments = network.arguments(side);
             arguments.extend(["--backend", "servers", "--namespace", namespace].map(str::to_owned));
-            // Peers that are silent are given up sooner than by default, so that short faults show it. Records of ended orders go soon, so that readers come to the archive.
-            let settings =
-                ["rabbitmq.heartbeat=4s", "rabbitmq.connect_timeout=2s", "postgres.statement_timeout=3s", "redis.ended_ttl=10s"];
+            // Silent peers are given up sooner than by default, so that short faults show it; records of ended orders go
+            // soon, so that readers come to the archive.
+            let settings = [
+                "rabbitmq.heartbeat=4s",
+                "rabbitmq.connect_timeout=2s",
+                "postgres.statement_timeout=3s",
+                "redis.ended_ttl=10s",
+            ];
             for setting in settings.map(str::to_owned).into_iter().chain([format!("worker_name={name}")]) {
                 arguments.extend(["--set".to_owned(), setting]);
             }
@@ -159,7 +165,8 @@ impl Fleet {
             let mut arguments: Vec<String> =
                 ["worker", "--stage", stage, "--health-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
             arguments.extend(common(2 + group, &name));
-            for setting in ["handler=simulated".to_owned(), format!("delay={delay}"), format!("failure_rate={failure_rate}")]
+            for setting in
+                ["handler=simulated".to_owned(), format!("delay={delay}"), format!("failure_rate={failure_rate}")]
             {
                 arguments.extend(["--set".to_owned(), format!("stages.{stage}.{setting}")]);
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::checker::{Verdict, Violation};
 use super::kinds::Kind;
-use super::log::{Answer, Log};
+use super::log::{Answer, Log, Promise};
 
 /// Cases of a violation that are told in full.
 const CASES_MAX: usize = 10;
@@ -15,7 +15,6 @@ const CASES_MAX: usize = 10;
 #[derive(Clone, Debug)]
 pub struct Struck {
     pub kind: Kind,
-    pub target: String,
     pub from: Duration,
     /// When the part ran again.
     pub healed: Duration,
@@ -24,23 +23,24 @@ pub struct Struck {
 }
 
 impl Struck {
-    fn until(&self) -> Duration {
-        self.ready.unwrap_or(self.healed)
+    /// The longest time without service while it lasted, and until all was ready again.
+    pub fn longest_gap(&self, promises: &[Promise]) -> Duration {
+        let accepted_at: Vec<Duration> = promises.iter().map(|promise| promise.at).collect();
+        longest_gap(&accepted_at, self.from, self.ready.unwrap_or(self.healed))
     }
 }
 
 /// The longest time within `from` and `until` in which no order was accepted. A silence counts as a whole, even if it
 /// began before.
-pub fn longest_gap(accepted_at: &[Duration], from: Duration, until: Duration) -> Duration {
-    let mut times: Vec<Duration> = accepted_at.to_vec();
+fn longest_gap(accepted_at: &[Duration], from: Duration, until: Duration) -> Duration {
+    let mut times = accepted_at.to_vec();
     times.sort();
-    let first = times.iter().rposition(|at| *at <= from).unwrap_or(0);
-    let last = times.iter().position(|at| *at >= until).map_or(times.len(), |n| n + 1);
-    let mut before = times.get(first).copied().filter(|at| *at <= from).unwrap_or(from);
-    let mut longest = Duration::ZERO;
-    for at in times[first.min(last)..last].iter().copied().filter(|at| *at > from).chain((last == times.len()).then_some(until)) {
-        longest = longest.max(at.saturating_sub(before));
-        before = before.max(at);
+    let begin = times.iter().rfind(|at| **at <= from).copied().unwrap_or(from);
+    let after = times.iter().find(|at| **at >= until).copied().unwrap_or(until);
+    let (mut before, mut longest) = (begin, Duration::ZERO);
+    for at in times.into_iter().filter(|at| (begin..after).contains(at)).chain([after]) {
+        longest = longest.max(at - before);
+        before = at;
     }
     longest
 }
@@ -114,7 +114,6 @@ impl Outcome<'_> {
 
     /// A line for each kind of fault.
     fn faults(&self) -> String {
-        let accepted_at: Vec<Duration> = self.log.promises.iter().map(|promise| promise.at).collect();
         let mut kinds: BTreeMap<Kind, Vec<&Struck>> = BTreeMap::new();
         for struck in self.struck {
             kinds.entry(struck.kind).or_default().push(struck);
@@ -124,7 +123,7 @@ impl Outcome<'_> {
             "fault", "times", "seconds without service", "seconds until all ready"
         );
         for (kind, times) in kinds {
-            let gap = times.iter().map(|struck| longest_gap(&accepted_at, struck.from, struck.until())).max();
+            let gap = times.iter().map(|struck| struck.longest_gap(&self.log.promises)).max();
             let ready = times.iter().map(|struck| struck.ready.map(|ready| ready.saturating_sub(struck.healed)));
             let slowest = if times.iter().any(|struck| struck.ready.is_none()) { None } else { ready.flatten().max() };
             let _ = writeln!(

@@ -32,11 +32,13 @@ pub struct Options {
     kinds: Vec<Kind>,
     per_second: f64,
     folder: Option<PathBuf>,
+    keep: bool,
 }
 
 impl Options {
     pub fn from_env() -> Options {
-        let text = |name: &str| std::env::var(format!("ORDERING_TEST_FAULTS_{name}")).ok().filter(|text| !text.is_empty());
+        let text =
+            |name: &str| std::env::var(format!("ORDERING_TEST_FAULTS_{name}")).ok().filter(|text| !text.is_empty());
         let number = |name: &str, default: f64| {
             text(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text} is no number")))
         };
@@ -49,13 +51,15 @@ impl Options {
             minutes: number("MINUTES", 3.0),
             per_second: number("RATE", 40.0),
             folder: text("DIR").map(PathBuf::from),
+            keep: text("KEEP").is_some(),
             kinds,
         }
     }
 
     /// How long a fault lasts, and how long it is quiet after a round, in milliseconds.
     fn schedule(&self) -> Schedule {
-        let (lasts, pause) = if self.minutes > 10.0 { (2_000..40_000, 2_000..15_000) } else { (500..6_000, 500..2_000) };
+        let (lasts, pause) =
+            if self.minutes > 10.0 { (2_000..40_000, 2_000..15_000) } else { (500..4_000, 300..1_000) };
         Schedule::new(self.seed, self.kinds.clone(), lasts, pause)
     }
 }
@@ -94,7 +98,8 @@ pub async fn run(options: &Options) -> bool {
     let namespace = format!("faults_{}", uuid::Uuid::now_v7().simple());
     let fleet = Arc::new(tokio::task::block_in_place(|| Fleet::start(&network, &namespace, &logs)));
     let world = World { fleet: fleet.clone(), network, servers };
-    let mut run = Run { world, notes: Arc::new(Notes::new(valid_orders())), struck: Vec::new(), complaints: Vec::new() };
+    let mut run =
+        Run { world, notes: Arc::new(Notes::new(valid_orders())), struck: Vec::new(), complaints: Vec::new() };
     run.until_ready().await;
 
     let mut customers = Customers::start(fleet, run.notes.clone(), options.per_second, namespace.clone());
@@ -134,12 +139,13 @@ pub async fn run(options: &Options) -> bool {
     let (table, is_good) = (outcome.table(), outcome.is_good());
     println!("\n{table}");
     drop(run);
-    if is_good {
+    if is_good && !options.keep {
         let _ = std::fs::remove_dir_all(&logs);
     } else {
         std::fs::write(logs.join("verdict.txt"), &table).unwrap();
         std::fs::write(logs.join("seen.txt"), format!("{log:#?}")).unwrap();
-        println!("It did not hold. Logs of all processes and servers are in {}", logs.display());
+        let verdict = if is_good { "It held" } else { "It did not hold" };
+        println!("{verdict}. Logs of all processes and servers are in {}", logs.display());
     }
     is_good
 }
@@ -191,13 +197,18 @@ impl Run {
             let from = self.notes.now() + fault.after;
             let injected = self.world.inject(fault).await;
             let healed = self.notes.now();
-            (Struck { kind: fault.kind, target, from, healed, ready: None }, injected)
+            (Struck { kind: fault.kind, from, healed, ready: None }, injected)
         });
-        let (struck, injected): (Vec<Struck>, Vec<_>) = futures_util::future::join_all(faults).await.into_iter().unzip();
+        let (struck, injected): (Vec<Struck>, Vec<_>) =
+            futures_util::future::join_all(faults).await.into_iter().unzip();
         self.complaints.extend(injected.into_iter().filter_map(Result::err));
         let ready = self.until_ready().await;
         self.until_accepted(1).await;
-        self.struck.extend(struck.into_iter().map(|struck| Struck { ready, ..struck }));
+        for struck in struck.into_iter().map(|struck| Struck { ready, ..struck }) {
+            let gap = struck.longest_gap(&self.notes.log().promises);
+            self.say(&format!("  {}: {:.1} s without service", struck.kind.name(), gap.as_secs_f64()));
+            self.struck.push(struck);
+        }
         tokio::time::sleep(round.pause).await;
     }
 

@@ -106,10 +106,8 @@ impl Servers {
     async fn set_synchronous(&self, names: &str) {
         let set = format!("ALTER SYSTEM SET synchronous_standby_names = {names}");
         self.until("Postgres takes a setting", async || self.ask_leader(&set).await.is_ok()).await;
-        self.until("Postgres reads its settings", async || {
-            self.ask_leader("SELECT pg_reload_conf()").await.is_ok()
-        })
-        .await;
+        self.until("Postgres reads its settings", async || self.ask_leader("SELECT pg_reload_conf()").await.is_ok())
+            .await;
     }
 
     /// How many rows the one that leads answers.

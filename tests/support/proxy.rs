@@ -173,7 +173,8 @@ async fn pump(
     let halves = state.borrow().halves;
     loop {
         let count = from.read(&mut buffer).await?;
-        let Ok(State { delay, halves: now, .. }) = state.wait_for(|state| !state.frozen).await.map(|state| *state) else {
+        let Ok(State { delay, halves: now, .. }) = state.wait_for(|state| !state.frozen).await.map(|state| *state)
+        else {
             return Ok(());
         };
         if count == 0 {

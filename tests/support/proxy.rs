@@ -20,7 +20,11 @@ pub struct Proxy {
 struct State {
     /// Raised by each [`Proxy::cut`]: connections of an earlier one end.
     cuts: u64,
+    /// Raised by each [`Proxy::close_in_mid_frame`]: connections of an earlier one end at their next piece of data.
+    halves: u64,
     frozen: bool,
+    /// Every piece of data waits for so long before it is passed on.
+    delay: Duration,
     refusing: bool,
     /// Whether the listening socket is there, as told by the accepting task.
     listening: bool,
@@ -44,6 +48,17 @@ impl Proxy {
     /// Ends all connections. New ones are taken.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// Ends each connection at the next piece of data that comes, of which only the first half is passed on. New
+    /// connections are taken.
+    pub fn close_in_mid_frame(&self) {
+        self.state.send_modify(|state| state.halves += 1);
+    }
+
+    /// Lets every piece of data, of up to 64 KiB, wait for `delay` before it is passed on. Zero makes it fast again.
+    pub fn slow(&self, delay: Duration) {
+        self.state.send_modify(|state| state.delay = delay);
     }
 
     /// Keeps all connections, takes new ones, and passes nothing on: a black hole.
@@ -155,10 +170,21 @@ async fn pump(
     mut state: watch::Receiver<State>,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
+    let halves = state.borrow().halves;
     loop {
         let count = from.read(&mut buffer).await?;
-        if state.wait_for(|state| !state.frozen).await.is_err() || count == 0 {
+        let Ok(State { delay, halves: now, .. }) = state.wait_for(|state| !state.frozen).await.map(|state| *state)
+        else {
             return Ok(());
+        };
+        if count == 0 {
+            return Ok(());
+        }
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if now != halves {
+            return to.write_all(&buffer[..count / 2]).await;
         }
         to.write_all(&buffer[..count]).await?;
     }

@@ -218,21 +218,35 @@ pub async fn all_ended(url: &str, ids: &[String]) -> Vec<Value> {
 
 /// Panics unless `shown` is `placed` as it must come back: every field, and the exact total.
 pub fn assert_same(placed: &Value, shown: &Value) {
-    for field in ["customer_id", "currency"] {
-        assert_eq!(placed[field], shown[field], "{field}");
-    }
-    for optional in ["reference", "metadata"] {
-        assert_eq!(placed.get(optional).unwrap_or(&Value::Null), &shown[optional], "{optional}");
-    }
-    let (items, shown_items) = (placed["items"].as_array().unwrap(), shown["items"].as_array().unwrap());
-    assert_eq!(items.len(), shown_items.len());
-    for (item, shown) in items.iter().zip(shown_items) {
-        for field in ["sku", "quantity", "unit_price"] {
-            assert_eq!(item[field], shown[field], "{field}");
+    assert_eq!(differences(placed, shown), Vec::<String>::new(), "in {shown}");
+}
+
+/// Names the fields in which `shown` is not `placed` as it must come back, the exact total among them.
+pub fn differences(placed: &Value, shown: &Value) -> Vec<String> {
+    let or_null = |value: &Value, field: &str| value.get(field).cloned().unwrap_or(Value::Null);
+    let mut differing = Vec::new();
+    for field in ["customer_id", "currency", "reference", "metadata"] {
+        if or_null(placed, field) != shown[field] {
+            differing.push(field.to_owned());
         }
-        assert_eq!(item.get("description").unwrap_or(&Value::Null), &shown["description"]);
     }
-    assert_eq!(shown["total"], total(items));
+    let (Some(items), Some(shown_items)) = (placed["items"].as_array(), shown["items"].as_array()) else {
+        return vec!["items".to_owned()];
+    };
+    if items.len() != shown_items.len() {
+        differing.push("items".to_owned());
+    }
+    for (n, (item, shown)) in items.iter().zip(shown_items).enumerate() {
+        for field in ["sku", "quantity", "unit_price", "description"] {
+            if or_null(item, field) != shown[field] {
+                differing.push(format!("items/{n}/{field}"));
+            }
+        }
+    }
+    if shown["total"] != total(items) {
+        differing.push("total".to_owned());
+    }
+    differing
 }
 
 /// Computed here by other means than the program's: in ten-thousandths, as whole numbers.

@@ -63,3 +63,26 @@ async fn a_failed_order_tried_again_begins_over_its_ended_record() {
     assert_eq!(in_flight.find(found.id).await.unwrap(), Some(found));
     embedded.close().await;
 }
+
+#[tokio::test]
+async fn a_scan_comes_upon_an_order_whose_record_is_replaced_when_all_before_it_have_ended() {
+    let folder = folder();
+    let embedded = Embedded::open(EmbeddedOptions::new(folder.path())).unwrap();
+    let (in_flight, archive) = (embedded.in_flight(), embedded.archive());
+    let stays = order();
+    let mut go = orders(256);
+    in_flight.put(&go).await.unwrap();
+    in_flight.put(std::slice::from_ref(&stays)).await.unwrap();
+    let part = in_flight.scan(0).await.unwrap();
+    assert_eq!(part.orders.len(), 256);
+
+    go.iter_mut().for_each(|order| *order = completed(order));
+    archive.archive(&go).await.unwrap();
+    in_flight.end(&go).await.unwrap();
+    let moved = after(&stays, &[Stage::Scheduling]);
+    in_flight.put(std::slice::from_ref(&moved)).await.unwrap();
+    let part = in_flight.scan(part.next.expect("another part")).await.unwrap();
+    assert_eq!(part.orders.into_iter().map(|unmoved| unmoved.order).collect::<Vec<_>>(), [moved]);
+    assert_eq!(part.next, None);
+    embedded.close().await;
+}

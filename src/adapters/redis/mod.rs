@@ -33,7 +33,7 @@ use fred::types::{Key, Value};
 use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
 use crate::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, SystemClock, Unavailable};
 
-use calls::{Attempt, Brings, Call, Reply, Run, are_long, behind, number, read_claim};
+use calls::{Attempt, Brings, Call, Reply, Run, behind, number, read_claim};
 pub use connection::parse_url;
 use connection::{Connection, Script};
 use record::{Record, progress_of};
@@ -152,9 +152,8 @@ impl RedisInFlight {
         at: Timestamp,
         orders: &[(&OrderRecord, Brings)],
     ) -> Result<Vec<Reply>, Unavailable> {
-        let are_long = are_long(orders.iter().map(|(order, _)| *order));
         let entry = Value::Bytes(record::encode_entry(at, worker).into());
-        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl), are_long, entry];
+        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl), entry];
         let mut call = Call::new(&self.namespace, orders.len(), fixed);
         for (order, brings) in orders {
             let run = Run {
@@ -174,8 +173,7 @@ impl RedisInFlight {
         stage: Stage,
         outcomes: &[(&OrderRecord, &RecordedOutcome, Brings)],
     ) -> Result<Vec<Reply>, Unavailable> {
-        let are_long = are_long(outcomes.iter().map(|(order, _, _)| *order));
-        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl), are_long];
+        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl)];
         let mut call = Call::new(&self.namespace, outcomes.len(), fixed);
         for (order, outcome, brings) in outcomes {
             let Attempt { entered, finished } = Attempt::next(order, stage);
@@ -187,8 +185,7 @@ impl RedisInFlight {
 
     /// Notes the ends, and says which records belong to orders of other content.
     async fn try_end(&self, orders: &[(&OrderRecord, Brings)]) -> Result<Vec<usize>, Unavailable> {
-        let are_long = are_long(orders.iter().map(|(order, _)| *order));
-        let fixed = [number(PASSAGE_SPAN), millis(self.ended_ttl), are_long];
+        let fixed = [number(PASSAGE_SPAN), millis(self.ended_ttl)];
         let mut call = Call::new(&self.namespace, orders.len(), fixed);
         for (order, brings) in orders {
             let run = Run { known: progress_of(order), entered: None, renews: None, brings: *brings };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ordering::adapters::embedded::{Embedded, EmbeddedOptions};
-use ordering::domain::{OrderRecord, Stage, Timestamp};
+use ordering::domain::{Decision, OrderRecord, Stage, Timestamp};
 use ordering::ports::{Archive, Begun, InFlight};
 
 use crate::support::*;
@@ -69,20 +69,20 @@ async fn a_scan_comes_upon_an_order_whose_record_is_replaced_when_all_before_it_
     let folder = folder();
     let embedded = Embedded::open(EmbeddedOptions::new(folder.path())).unwrap();
     let (in_flight, archive) = (embedded.in_flight(), embedded.archive());
-    let stays = order();
-    let mut go = orders(256);
+    let mut moves = order(1_000);
+    let go: Vec<OrderRecord> = (0..256).map(order).collect();
     in_flight.put(&go).await.unwrap();
-    in_flight.put(std::slice::from_ref(&stays)).await.unwrap();
+    in_flight.put(std::slice::from_ref(&moves)).await.unwrap();
     let part = in_flight.scan(0).await.unwrap();
     assert_eq!(part.orders.len(), 256);
 
-    go.iter_mut().for_each(|order| *order = completed(order));
+    let go: Vec<OrderRecord> = go.into_iter().map(ended).collect();
     archive.archive(&go).await.unwrap();
     in_flight.end(&go).await.unwrap();
-    let moved = after(&stays, &[Stage::Scheduling]);
-    in_flight.put(std::slice::from_ref(&moved)).await.unwrap();
+    moves.history.record(Stage::Scheduling, &outcome(Decision::Advance(Stage::PreProcessing)));
+    in_flight.put(std::slice::from_ref(&moves)).await.unwrap();
     let part = in_flight.scan(part.next.expect("another part")).await.unwrap();
-    assert_eq!(part.orders.into_iter().map(|unmoved| unmoved.order).collect::<Vec<_>>(), [moved]);
+    assert_eq!(part.orders.into_iter().map(|unmoved| unmoved.order).collect::<Vec<_>>(), [moves]);
     assert_eq!(part.next, None);
     embedded.close().await;
 }

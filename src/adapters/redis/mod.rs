@@ -1,10 +1,9 @@
 //! The in-flight store in Redis.
 //!
-//! A record is a text `{namespace}:r:{order id}` that only grows; `record` says what stands in it. (Until version 0.1 it
-//! was a hash `{namespace}:o:{order id}`, which nothing reads any more: it goes when its time is over.) Each call is one
-//! script over the records of the whole batch (`*.lua`), which compares [`Progress`] numbers and never clocks. A script
-//! touches keys that have nothing in common, which Redis Cluster refuses: one primary, with replicas and Sentinel if
-//! need be, is what this is made for.
+//! A record is a text `{namespace}:r:{order id}` that only grows; `record` says what stands in it. Each call is one script
+//! over the records of the whole batch (`*.lua`), which compares [`Progress`] numbers and never clocks. A script touches
+//! keys that have nothing in common, which Redis Cluster refuses: one primary, with replicas and Sentinel if need be, is
+//! what this is made for. An earlier layout (hashes `{namespace}:o:{order id}`) was never released and is not read.
 //!
 //! A record that is behind a message, or belongs to another order of the same derived id that nobody has begun, is
 //! written anew: the script says that it needs the order's content, and a second call brings it. So the content is sent
@@ -94,8 +93,8 @@ static CLAIM: Script = Script::that_takes_memory(script!("claim.lua"));
 static BEGIN: Script = Script::that_takes_memory(script!("begin.lua"));
 static RECORD: Script = Script::that_takes_memory(script!("record.lua"));
 static WHOLE: Script = Script::that_takes_memory(include_str!("whole.lua"));
-static END: Script = Script::that_frees_memory(script!("end.lua"));
-static SCAN: Script = Script::that_frees_memory(script!("scan.lua"));
+static END: Script = Script::that_takes_no_memory(script!("end.lua"));
+static SCAN: Script = Script::that_takes_no_memory(script!("scan.lua"));
 
 /// The records of the orders in flight.
 pub struct RedisInFlight {

@@ -17,10 +17,7 @@
 //! `g` is [`Progress`] as a number; times are in ms. So the last bytes of a record say how far it is, which is all the
 //! scripts look at, and one command writes a step.
 //!
-//! Measured (`benches/in_flight.rs`, orders of 400 bytes in batches of 64, in turn on one machine), Redis took about half
-//! the processor time that it took for a hash with a field for each of these values: its fields are too long for the
-//! compact encoding, and it took three commands a step. A content with a key of its own would cost what it saves: a key
-//! more to write, to expire and to delete for each order.
+//! `doc/decisions/0014-a-record-is-a-text-that-grows.md` says why, with figures.
 //!
 //! Invariants: a record has its content, being written with it. One of progress `g` knows every outcome up to `g`; what
 //! would raise `g` past a gap is refused until a message that closes it has been taken in, which begins the text anew.

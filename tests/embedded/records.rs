@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ordering::adapters::embedded::{Embedded, EmbeddedOptions};
-use ordering::domain::{OrderRecord, Stage, Timestamp};
+use ordering::domain::{Decision, OrderRecord, Stage, Timestamp};
 use ordering::ports::{Archive, Begun, InFlight};
 
 use crate::support::*;
@@ -61,5 +61,28 @@ async fn a_failed_order_tried_again_begins_over_its_ended_record() {
     in_flight.end(std::slice::from_ref(&end)).await.unwrap();
     in_flight.put(&[first]).await.unwrap();
     assert_eq!(in_flight.find(found.id).await.unwrap(), Some(found));
+    embedded.close().await;
+}
+
+#[tokio::test]
+async fn a_scan_comes_upon_an_order_whose_record_is_replaced_when_all_before_it_have_ended() {
+    let folder = folder();
+    let embedded = Embedded::open(EmbeddedOptions::new(folder.path())).unwrap();
+    let (in_flight, archive) = (embedded.in_flight(), embedded.archive());
+    let mut moves = order(1_000);
+    let go: Vec<OrderRecord> = (0..256).map(order).collect();
+    in_flight.put(&go).await.unwrap();
+    in_flight.put(std::slice::from_ref(&moves)).await.unwrap();
+    let part = in_flight.scan(0).await.unwrap();
+    assert_eq!(part.orders.len(), 256);
+
+    let go: Vec<OrderRecord> = go.into_iter().map(ended).collect();
+    archive.archive(&go).await.unwrap();
+    in_flight.end(&go).await.unwrap();
+    moves.history.record(Stage::Scheduling, &outcome(Decision::Advance(Stage::PreProcessing)));
+    in_flight.put(std::slice::from_ref(&moves)).await.unwrap();
+    let part = in_flight.scan(part.next.expect("another part")).await.unwrap();
+    assert_eq!(part.orders.into_iter().map(|unmoved| unmoved.order).collect::<Vec<_>>(), [moves]);
+    assert_eq!(part.next, None);
     embedded.close().await;
 }

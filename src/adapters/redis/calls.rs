@@ -10,10 +10,6 @@ use super::record::{self, Record};
 use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage};
 use crate::ports::{Begun, Claim, Recorded};
 
-/// From here on a script is told that records are long, and reads their ends only: a command more for each, but nothing
-/// is copied eight times on the way of an order.
-const LONG_BYTES: usize = 4096;
-
 /// What comes along for an order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Brings {
@@ -119,11 +115,6 @@ impl<'a> Call<'a> {
 /// Where the record of an order is.
 pub(super) fn key(namespace: &str, id: OrderId) -> Key {
     Key::from(format!("{namespace}:r:{id}"))
-}
-
-/// The argument that says whether records are long.
-pub(super) fn are_long<'a>(mut orders: impl Iterator<Item = &'a OrderRecord>) -> Value {
-    number(u64::from(orders.any(|order| order.order.json().len() > LONG_BYTES)))
 }
 
 pub(super) fn number(number: u64) -> Value {

@@ -9,17 +9,16 @@ local ttl = ARGV[1]
 local replies = {}
 for i, key in ipairs(KEYS) do
   local record = ARGV[i + 1]
-  if redis.call('SET', key, record, 'NX', 'PX', ttl) then
+  if call('SET', key, record, 'NX', 'PX', ttl) then
     replies[i] = NEW
   else
-    local text = read(key)
-    local progress, word = progress_of(text or '')
+    local progress, word = progress_of(tail_at(key))
     if not progress then
-      redis.call('SET', key, record, 'PX', ttl)
+      call('SET', key, record, 'PX', ttl)
       replies[i] = NEW
-    elseif digest_of(text) ~= digest_of(record) then
+    elseif digest_at(key) ~= brought_digest('record', record) then
       replies[i] = OTHER
-    elseif word == 'put' and progress == progress_of(record) then
+    elseif word == 'put' and progress == progress_of(string.sub(record, -32)) then
       replies[i] = WAITS
     else
       replies[i] = UNDER_WAY

@@ -65,7 +65,7 @@ impl Script {
         Script { source, takes_memory: true, sha: OnceLock::new() }
     }
 
-    pub(super) const fn that_frees_memory(source: &'static str) -> Script {
+    pub(super) const fn that_takes_no_memory(source: &'static str) -> Script {
         Script { source, takes_memory: false, sha: OnceLock::new() }
     }
 }

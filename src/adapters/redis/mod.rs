@@ -1,10 +1,9 @@
 //! The in-flight store in Redis.
 //!
-//! A record is a text `{namespace}:r:{order id}` that only grows; `record` says what stands in it. (Until version 0.1 it
-//! was a hash `{namespace}:o:{order id}`, which nothing reads any more: it goes when its time is over.) Each call is one
-//! script over the records of the whole batch (`*.lua`), which compares [`Progress`] numbers and never clocks. A script
-//! touches keys that have nothing in common, which Redis Cluster refuses: one primary, with replicas and Sentinel if
-//! need be, is what this is made for.
+//! A record is a text `{namespace}:r:{order id}` that only grows; `record` says what stands in it. Each call is one script
+//! over the records of the whole batch (`*.lua`), which compares [`Progress`] numbers and never clocks. A script touches
+//! keys that have nothing in common, which Redis Cluster refuses: one primary, with replicas and Sentinel if need be, is
+//! what this is made for. An earlier layout (hashes `{namespace}:o:{order id}`) was never released and is not read.
 //!
 //! A record that is behind a message, or belongs to another order of the same derived id that nobody has begun, is
 //! written anew: the script says that it needs the order's content, and a second call brings it. So the content is sent
@@ -33,7 +32,7 @@ use fred::types::{Key, Value};
 use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
 use crate::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, SystemClock, Unavailable};
 
-use calls::{Attempt, Brings, Call, Reply, Run, are_long, behind, number, read_claim};
+use calls::{Attempt, Brings, Call, Reply, Run, behind, number, read_claim};
 pub use connection::parse_url;
 use connection::{Connection, Script};
 use record::{Record, progress_of};
@@ -94,8 +93,8 @@ static CLAIM: Script = Script::that_takes_memory(script!("claim.lua"));
 static BEGIN: Script = Script::that_takes_memory(script!("begin.lua"));
 static RECORD: Script = Script::that_takes_memory(script!("record.lua"));
 static WHOLE: Script = Script::that_takes_memory(include_str!("whole.lua"));
-static END: Script = Script::that_frees_memory(script!("end.lua"));
-static SCAN: Script = Script::that_frees_memory(script!("scan.lua"));
+static END: Script = Script::that_takes_no_memory(script!("end.lua"));
+static SCAN: Script = Script::that_takes_no_memory(script!("scan.lua"));
 
 /// The records of the orders in flight.
 pub struct RedisInFlight {
@@ -152,9 +151,8 @@ impl RedisInFlight {
         at: Timestamp,
         orders: &[(&OrderRecord, Brings)],
     ) -> Result<Vec<Reply>, Unavailable> {
-        let are_long = are_long(orders.iter().map(|(order, _)| *order));
         let entry = Value::Bytes(record::encode_entry(at, worker).into());
-        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl), are_long, entry];
+        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl), entry];
         let mut call = Call::new(&self.namespace, orders.len(), fixed);
         for (order, brings) in orders {
             let run = Run {
@@ -174,8 +172,7 @@ impl RedisInFlight {
         stage: Stage,
         outcomes: &[(&OrderRecord, &RecordedOutcome, Brings)],
     ) -> Result<Vec<Reply>, Unavailable> {
-        let are_long = are_long(outcomes.iter().map(|(order, _, _)| *order));
-        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl), are_long];
+        let fixed = [number(PASSAGE_SPAN), millis(self.in_flight_ttl)];
         let mut call = Call::new(&self.namespace, outcomes.len(), fixed);
         for (order, outcome, brings) in outcomes {
             let Attempt { entered, finished } = Attempt::next(order, stage);
@@ -187,8 +184,7 @@ impl RedisInFlight {
 
     /// Notes the ends, and says which records belong to orders of other content.
     async fn try_end(&self, orders: &[(&OrderRecord, Brings)]) -> Result<Vec<usize>, Unavailable> {
-        let are_long = are_long(orders.iter().map(|(order, _)| *order));
-        let fixed = [number(PASSAGE_SPAN), millis(self.ended_ttl), are_long];
+        let fixed = [number(PASSAGE_SPAN), millis(self.ended_ttl)];
         let mut call = Call::new(&self.namespace, orders.len(), fixed);
         for (order, brings) in orders {
             let run = Run { known: progress_of(order), entered: None, renews: None, brings: *brings };

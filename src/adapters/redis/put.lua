@@ -6,18 +6,17 @@
 local span, ttl = tonumber(ARGV[1]), ARGV[2]
 for i, key in ipairs(KEYS) do
   local record = ARGV[i + 2]
-  if not redis.call('SET', key, record, 'NX', 'PX', ttl) then
-    local text = read(key)
-    local known, word = progress_of(text or '')
-    local given = progress_of(record)
+  if not call('SET', key, record, 'NX', 'PX', ttl) then
+    local known, word = progress_of(tail_at(key))
+    local given = progress_of(string.sub(record, -32))
     local writes = not known or math.floor(given / span) > math.floor(known / span)
     if not writes and given > known and word ~= 'end' then
       local digest = brought_digest('record', record)
-      writes = known % span == 0 or not digest or digest == digest_of(text)
+      writes = known % span == 0 or not digest or digest == digest_at(key)
     end
     if writes then
       -- Over whatever is there: what is no record is of no use to anybody.
-      redis.call('SET', key, record, 'PX', ttl)
+      call('SET', key, record, 'PX', ttl)
     end
   end
 end

@@ -12,16 +12,17 @@
 //! | `[entered_at,finished_at,worker,delay_secs,reason,"retry",g]` | | |
 //! | `[entered_at,finished_at,worker,"complete",g]` | | |
 //! | `[entered_at,finished_at,worker,reason,"fail",g]` | | |
-//! | `[steps,g,"end"]` | the order has ended, with these steps ([`wire::encode_steps`]); nothing comes after it | `end` |
+//! | `[steps,g,"end"]` | the order has ended with these steps, each `[entered_at,finished_at,attempts,outcome,reason,worker]`; nothing comes after it | `end` |
 //!
 //! `g` is [`Progress`] as a number; times are in ms. So the last bytes of a record say how far it is, which is all the
-//! scripts look at, and one command writes a step. Measured with orders of 400 bytes in batches of 64, Redis took a
-//! hash of these values (a field each, the content beside them) for 80 ms of processor time for each 1,000 orders from
-//! acceptance to expiry; doc/performance.md has what this takes.
+//! scripts look at, and one command writes a step.
+//!
+//! `doc/decisions/0014-a-record-is-a-text-that-grows.md` says why, with figures.
 //!
 //! Invariants: a record has its content, being written with it. One of progress `g` knows every outcome up to `g`; what
 //! would raise `g` past a gap is refused until a message that closes it has been taken in, which begins the text anew.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -31,7 +32,9 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::domain::{Decision, Delay, End, History, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
+use crate::domain::{
+    Decision, Delay, End, History, OrderRecord, Progress, RecordedOutcome, Stage, Step, StepOutcome, Timestamp,
+};
 use crate::ports::Unmoved;
 use crate::wire;
 
@@ -95,10 +98,47 @@ pub(super) fn encode_outcome(outcome: &RecordedOutcome, finished: Progress) -> V
 
 /// That the order has ended as its history says.
 pub(super) fn encode_end(order: &OrderRecord) -> Vec<u8> {
-    let mut text = Vec::with_capacity(order.history.steps().len() * 160 + 32);
-    push(&mut text, format_args!("[{},", wire::encode_steps(&order.history)));
-    push(&mut text, format_args!("{},\"end\"]", progress_of(order).as_u64()));
+    let steps = order.history.steps();
+    let mut text = Vec::with_capacity(steps.len() * 80 + 32);
+    text.extend_from_slice(b"[[");
+    for (n, step) in steps.iter().enumerate() {
+        // Its stage is its place. All fields are named, so that one that is added is not forgotten.
+        let Step { stage: _, entered_at, finished_at, attempts, outcome, reason, worker } = step;
+        if n > 0 {
+            text.push(b',');
+        }
+        let finished_at = finished_at.map(Timestamp::as_millis);
+        let outcome = outcome.map(StepOutcome::as_str);
+        push_json(&mut text, &(entered_at.as_millis(), finished_at, attempts, outcome, reason, &**worker));
+    }
+    push(&mut text, format_args!("],{},\"end\"]", progress_of(order).as_u64()));
     text
+}
+
+/// The steps of [`encode_end`]; `None` if they are no history of an order.
+fn decode_steps(json: &str) -> Option<History> {
+    type StepJson<'a> = (i64, Option<i64>, u32, Option<Cow<'a, str>>, Option<String>, Cow<'a, str>);
+    let steps: Vec<StepJson> = parse(json)?;
+    let steps = steps.into_iter().zip(Stage::ALL).map(
+        |((entered_at, finished_at, attempts, outcome, reason, worker), stage)| {
+            let outcome = match outcome.as_deref() {
+                None => None,
+                Some("done") => Some(StepOutcome::Done),
+                Some("rejected") => Some(StepOutcome::Rejected),
+                Some(_) => return None,
+            };
+            Some(Step {
+                stage,
+                entered_at: Timestamp::from_millis(entered_at),
+                finished_at: finished_at.map(Timestamp::from_millis),
+                attempts,
+                outcome,
+                reason,
+                worker: Arc::from(&*worker),
+            })
+        },
+    );
+    History::of(steps.collect::<Option<Vec<Step>>>()?)
 }
 
 fn push(text: &mut Vec<u8>, what: std::fmt::Arguments<'_>) {
@@ -158,7 +198,7 @@ impl Record {
         if let [steps, _, word] = *values
             && word.get() == "\"end\""
         {
-            self.end = Some(wire::decode_steps(steps.get()).ok()?);
+            self.end = Some(decode_steps(steps.get())?);
             return Some(());
         }
         let (progress, values) = values.split_last()?;

@@ -136,7 +136,7 @@ pub async fn content_comes_back_to_the_byte(subject: &Subject) {
     let mut batch = vec![];
     for metadata in [
         r#"{"b":1.50,"a":1e2,"a b":"\u00e9 é \ud83e\udd80 🦀 \/ \\ \" \t","":[true,null]}"#,
-        r#"{"a":"\u0000","b":-0.0,"c":1e-7,"d":123456789012345678901234567890}"#,
+        r#"{"b":-0.0,"c":1e-7,"d":123456789012345678901234567890}"#,
         &deep,
         &wide,
     ] {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ordering::adapters::postgres::{PostgresOptions, PostgresStores};
 use ordering::ports::{Archive, Claim, Journal, Leases, Purpose};
+use tokio_postgres::NoTls;
 
 use super::postgres::Schema;
 use crate::proxy::Proxy;
@@ -148,20 +149,18 @@ async fn while_the_archive_uses_all_its_connections_no_customer_waits() {
     schema.archive().migrate().await.unwrap();
     let options = PostgresOptions { pool_max: 1, ..schema.options() };
     let stores = PostgresStores::start(options).unwrap();
-    let lock = format!("BEGIN; LOCK TABLE \"{}\".archive", schema.name);
-    schema.client.batch_execute(&lock).await.unwrap();
+    // Dropped before the schema is, which would wait for it.
+    let (locker, connection) = tokio_postgres::connect(&schema.url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    locker.batch_execute(&format!("BEGIN; LOCK TABLE \"{}\".archive", schema.name)).await.unwrap();
     let archive: Arc<dyn Archive> = stores.archive.clone();
     let archiving = tokio::spawn(async move { archive.archive(&[completed(&order())]).await });
-    let waits = format!(
-        "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INTO archive%' \
-         AND pid IN (SELECT pid FROM pg_locks WHERE relation = '\"{}\".archive'::regclass AND NOT granted)",
-        schema.name
-    );
-    eventually(async || schema.value(&waits).await.as_deref() == Some("1")).await;
+    let waiting = "SELECT count(*)::text FROM pg_locks WHERE relation = '{schema}.archive'::regclass AND NOT granted";
+    eventually(async || schema.value(waiting).await.as_deref() == Some("1")).await;
 
     assert_eq!(stores.journal.note(&[order()], Purpose::Publish).await.unwrap(), [Claim::New]);
     assert!(!archiving.is_finished());
-    schema.client.batch_execute("ROLLBACK").await.unwrap();
+    locker.batch_execute("ROLLBACK").await.unwrap();
     archiving.await.unwrap().unwrap();
 }
 

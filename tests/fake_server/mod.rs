@@ -1,5 +1,7 @@
 //! A server for the client's tests: answers what a test tells it to, and remembers what it was sent.
 
+#![allow(dead_code, reason = "every test program takes what it needs")]
+
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -12,6 +14,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 pub struct Seen {
     pub method: String,
     pub path: String,
+    pub query: String,
     pub key: Option<String>,
     pub body: String,
 }
@@ -134,6 +137,7 @@ where
     let now = Seen {
         method: request.method().to_string(),
         path: request.path().to_owned(),
+        query: request.query_string().to_owned(),
         key: key.map(|value| value.to_str().unwrap().to_owned()),
         body: String::from_utf8_lossy(&body).into_owned(),
     };

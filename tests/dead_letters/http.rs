@@ -49,7 +49,7 @@ async fn what_no_worker_can_read_is_listed_with_its_queue_and_reason() {
     assert!(moments.is_sorted_by(|newer, older| newer >= older), "{moments:?}");
 
     for spelling in ["pre-processing", "pre_processing"] {
-        assert_eq!(asked.letters(&format!("?queue={spelling}")).await, [torn.clone()]);
+        assert_eq!(asked.letters(&format!("?queue={spelling}")).await, std::slice::from_ref(&torn));
     }
     assert_eq!(asked.letters("?queue=scheduling").await, Vec::<Value>::new());
     let head = asked.ask(Method::HEAD, "/v1/dead-letters").await;

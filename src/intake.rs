@@ -2,7 +2,7 @@
 //!
 //! The reply to a customer waits until the order is held durably and its record is written, so that 202 means
 //! kept and the customer reads what he wrote. While one batch is being kept, the orders that arrive make the next one.
-//! [`keep`] says in which order the places are written.
+//! `keep` says in which order the places are written.
 //!
 //! # Failure handling
 //! One task owns the keeping and is never cancelled: a customer who hangs up takes nothing back. When nothing can keep

@@ -2,7 +2,7 @@
 //!
 //! # Failure handling
 //! While the queue cannot be asked, the backlog is as it was found last: if it was full, orders stay refused for
-//! [`BELIEVED_FOR`] at most, for a broker that is away takes none anyway and the outbox has room.
+//! ten seconds at most, for a broker that is away takes none anyway and the outbox has room.
 
 use std::sync::Arc;
 use std::time::Duration;

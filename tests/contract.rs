@@ -15,6 +15,8 @@
 //! Servers are found through `ORDERING_REDIS_URL`, `ORDERING_POSTGRES_URL` and `ORDERING_AMQP_URLS`; see
 //! `scripts/servers`. Without them their tests are skipped, unless `ORDERING_TEST_SERVERS=1` promises them.
 
+#[path = "support/folder.rs"]
+mod folder;
 #[path = "support/proxy.rs"]
 mod proxy;
 mod support;
@@ -44,6 +46,7 @@ mod contract {
     pub mod scan;
 
     mod postgres;
+    mod postgres_failover;
     mod postgres_stores;
     mod rabbitmq;
     mod redis;

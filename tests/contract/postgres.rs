@@ -11,7 +11,7 @@ use tokio_postgres::{Client, NoTls};
 use super::archive::Subject;
 use crate::support::{accepted, closed_port, completed, eventually, failed, namespace, order, orders, server_url};
 
-const URL: &str = "ORDERING_POSTGRES_URL";
+pub const URL: &str = "ORDERING_POSTGRES_URL";
 
 super::archive::suite!(super::postgres::subject);
 

@@ -2,6 +2,8 @@
 //!
 //! Needs `ORDERING_AMQP_URLS`; without it the tests are skipped, unless `ORDERING_TEST_SERVERS=1` asks for them.
 
+#[path = "rabbitmq/cluster.rs"]
+mod cluster;
 #[path = "rabbitmq/dead_letters.rs"]
 mod dead_letters;
 #[path = "rabbitmq/losses.rs"]

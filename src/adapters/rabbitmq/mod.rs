@@ -3,7 +3,7 @@
 //! - `url`: addresses
 //! - `topology`: the names and arguments of the queues
 //! - `connection`: opens connections, tries again, notices loss; `channel`: what the broker says to a channel
-//! - `publisher`, with `publishing` and `confirms`: the connection that publishes
+//! - `publisher`, with `publishing`, `confirms` and `refusals`: the connection that publishes
 //! - `consumer`, with `unsettled`: a connection for each subscription; `dead_letters`: what the dead letters look like
 //! - `watching`: the connection that asks how many messages wait
 //! - `losses`: which queues were found missing, and the look for them before they are declared
@@ -29,6 +29,7 @@ mod dead_letters;
 mod losses;
 mod publisher;
 mod publishing;
+mod refusals;
 mod topology;
 mod unsettled;
 pub mod url;

@@ -11,6 +11,8 @@
 //! - No confirm in time: [`PublishError::Unknown`]. From then on everything is refused at once, until a confirm comes.
 //!   If none comes for five deadlines, the connection is rebuilt, with growing waits as long as a new one confirms
 //!   nothing either. After that one message has to be confirmed before others are taken.
+//! - Refused by a queue: [`PublishError::NotTaken`]. If a queue refuses everything from the beginning, the connection is
+//!   rebuilt ([`Refusals`]).
 //! - The connection is lost: what was sent is of unknown fate, what was not is not taken.
 //! - A queue that was deleted is a loss ([`Losses`]). It is declared again before a publish that comes a while later
 //!   (`REDECLARE_AFTER`).
@@ -29,6 +31,7 @@ use super::PART;
 use super::connection::{Backoff, Connector, Health, Link, Trouble};
 use super::losses::Losses;
 use super::publishing::{Ended, Publishing, PublishingChannel, Request, Session, set_up};
+use super::refusals::Refusals;
 use super::topology::{Namespace, Queue};
 use crate::ports::{PublishError, Unavailable};
 
@@ -139,10 +142,13 @@ impl Task {
     async fn run(mut self) {
         let mut backoff = Backoff::default();
         let mut overdue = false;
+        let mut refusals = Refusals::default();
         while let Some((link, channel)) = self.connect(&mut backoff).await {
             let connected_at = Instant::now();
-            let mut session = Session::new(link, channel, Arc::clone(&self.publishing), overdue);
+            refusals.connected();
+            let mut session = Session::new(link, channel, Arc::clone(&self.publishing), overdue, refusals);
             let ended = session.serve(&mut self.requests).await;
+            refusals = std::mem::take(&mut session.refusals);
             if session.confirmed_any || connected_at.elapsed() >= LONG_LIVED {
                 backoff.reset();
             }

@@ -25,6 +25,7 @@ use super::confirms::{Confirms, Verdict};
 use super::connection::{Connector, Health, Link, Trouble};
 use super::losses::Losses;
 use super::publisher::{not_taken, unknown};
+use super::refusals::Refusals;
 use super::topology::{Namespace, Queue, REDECLARE_AFTER};
 use crate::ports::PublishError;
 
@@ -131,12 +132,19 @@ pub(super) struct Session {
     /// What waits for the first confirm.
     backlog: Vec<Request>,
     declarations: HashMap<Queue, Declaration>,
+    pub refusals: Refusals,
     declaring: JoinSet<(Queue, Result<(), SetUpError>)>,
 }
 
 impl Session {
     /// `cautious`: others than the first message do not wait for the first confirm, but are refused.
-    pub fn new(link: Link, channel: PublishingChannel, publishing: Arc<Publishing>, cautious: bool) -> Session {
+    pub fn new(
+        link: Link,
+        channel: PublishingChannel,
+        publishing: Arc<Publishing>,
+        cautious: bool,
+        refusals: Refusals,
+    ) -> Session {
         Session {
             link,
             channel,
@@ -149,6 +157,7 @@ impl Session {
             cautious,
             backlog: Vec::new(),
             declarations: Queue::standing().map(|queue| (queue, Declaration::Done)).collect(),
+            refusals,
             declaring: JoinSet::new(),
         }
     }
@@ -228,7 +237,10 @@ impl Session {
     async fn heard(&mut self, event: ChannelEvent) -> Result<(), String> {
         match event {
             ChannelEvent::Confirmed { tag, multiple, held } => {
-                self.confirmed(tag, multiple, held);
+                if let Some(queue) = self.confirmed(tag, multiple, held) {
+                    let (endpoint, key) = (&self.link.endpoint, queue.key());
+                    return Err(format!("{endpoint}: queue `{key}` refuses everything: is its leader gone?"));
+                }
                 for request in std::mem::take(&mut self.backlog) {
                     self.take(request).await?;
                 }
@@ -246,8 +258,8 @@ impl Session {
         }
     }
 
-    /// Answers those whose messages are confirmed.
-    fn confirmed(&mut self, tag: u64, multiple: bool, held: bool) {
+    /// Answers those whose messages are confirmed. `Some` if a queue's refusals cost the connection.
+    fn confirmed(&mut self, tag: u64, multiple: bool, held: bool) -> Option<Queue> {
         self.last_confirm = Instant::now();
         self.confirmed_any = true;
         let endpoint = &self.link.endpoint;
@@ -256,11 +268,21 @@ impl Session {
         }
         let declarations = &mut self.declarations;
         let losses = &self.publishing.losses;
+        let refusals = &mut self.refusals;
+        let mut refusing = None;
         let tell = |waiter: Waiter, verdict| {
             let key = waiter.queue.key();
             let answer = match verdict {
-                Verdict::Held => Ok(()),
-                Verdict::Refused => Err(not_taken(format!("{endpoint}: queue `{key}` refused it"))),
+                Verdict::Held => {
+                    refusals.held(waiter.queue);
+                    Ok(())
+                }
+                Verdict::Refused => {
+                    if refusals.refused(waiter.queue, Instant::now()) {
+                        refusing = Some(waiter.queue);
+                    }
+                    Err(not_taken(format!("{endpoint}: queue `{key}` refused it")))
+                }
                 Verdict::Returned(reason) => {
                     let reason = format!("{endpoint}: queue `{key}`: {reason}");
                     // Somebody deleted the queue. What was sent before it was declared anew says nothing.
@@ -277,6 +299,7 @@ impl Session {
             let _ = waiter.reply.send(answer);
         };
         self.confirms.confirmed(tag, multiple, held, tell);
+        refusing
     }
 
     /// # Errors

@@ -138,12 +138,13 @@ impl Fleet {
             let mut arguments = network.arguments(side);
             arguments.extend(["--backend", "servers", "--namespace", namespace].map(str::to_owned));
             // Silent peers are given up sooner than by default, so that short faults show it; records of ended orders go
-            // soon, so that readers come to the archive.
+            // soon, so that readers come to the archive; and orders that stand still are looked for soon.
             let settings = [
                 "rabbitmq.heartbeat=4s",
                 "rabbitmq.connect_timeout=2s",
                 "postgres.statement_timeout=3s",
                 "redis.ended_ttl=10s",
+                "reconcile_after=15s",
             ];
             for setting in settings.map(str::to_owned).into_iter().chain([format!("worker_name={name}")]) {
                 arguments.extend(["--set".to_owned(), setting]);

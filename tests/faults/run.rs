@@ -128,7 +128,7 @@ pub async fn run(options: &Options) -> bool {
     let seen = customers.seen.clone();
     customers.leave().await;
     run.complaints.extend(seen.odd.lock().unwrap().drain(..).map(|what| format!("an odd answer to {what}")));
-    run.until_queues_are_empty(&namespace).await;
+    run.until_nothing_is_left(&namespace).await;
     run.complaints.extend(run.world.fleet.complaints());
     let rows = run.rows(&namespace).await;
     let mut log: Log = run.notes.log().clone();
@@ -252,18 +252,30 @@ impl Run {
         None
     }
 
-    /// Waits until no message is left. Dead letters are a complaint, for nobody sent anything unreadable; so is what nobody
-    /// takes out of its queue.
-    async fn until_queues_are_empty(&mut self, namespace: &str) {
+    /// Waits until nothing is left to be done. Dead letters are a complaint, for nobody sent anything unreadable; so is a
+    /// message that nobody takes out of its queue, and an order of the journal that nobody publishes.
+    async fn until_nothing_is_left(&mut self, namespace: &str) {
+        let postgres = self.postgres().await;
+        let rows = async |table: &str| -> i64 {
+            let query = format!("SELECT count(*) FROM \"{namespace}\".{table}");
+            postgres.query_one(&query, &[]).await.unwrap().get(0)
+        };
         let end = self.notes.now() + READY_AGAIN;
         loop {
-            let mut left = self.world.servers.messages().await;
-            left.retain(|(name, _)| name.starts_with(namespace));
+            let mut left: Vec<String> = Vec::new();
+            let messages = self.world.servers.messages().await;
+            left.extend(messages.iter().filter(|(name, _)| name.starts_with(namespace)).map(|at| format!("{at:?}")));
+            for table in ["dead_letters", "journal WHERE to_publish"] {
+                let count = rows(table).await;
+                if count > 0 {
+                    left.push(format!("{count} of {table}"));
+                }
+            }
             if left.is_empty() {
                 return;
             }
             if self.notes.now() >= end {
-                self.complaints.push(format!("messages are left: {left:?}"));
+                self.complaints.push(format!("left over: {}", left.join(", ")));
                 return;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;

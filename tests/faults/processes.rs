@@ -104,20 +104,18 @@ impl Process {
         }
     }
 
-    /// What is wrong with it: it ended by itself, or it panicked.
-    fn complaints(&self) -> Vec<String> {
-        let mut complaints = Vec::new();
-        if let Some(child) = &mut *locked(&self.running)
-            && let Some(status) = child.try_wait().unwrap()
-        {
-            complaints.push(format!("{} ended by itself with {status}", self.name));
-        }
+    /// Says so if it ended by itself.
+    fn ended(&self) -> Option<String> {
+        let status = locked(&self.running).as_mut()?.try_wait().unwrap()?;
+        Some(format!("{} ended by itself with {status}", self.name))
+    }
+
+    /// Every panic in its log, with its place.
+    fn panics(&self) -> Vec<String> {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        complaints.extend(
-            log.lines().filter(|line| line.contains("panicked at")).map(|line| format!("{}: {line}", self.name)),
-        );
-        complaints
+        let panics = log.lines().filter(|line| line.contains("panicked at"));
+        panics.map(|line| format!("{}: {line}", self.name)).collect()
     }
 }
 
@@ -140,12 +138,13 @@ impl Fleet {
             let mut arguments = network.arguments(side);
             arguments.extend(["--backend", "servers", "--namespace", namespace].map(str::to_owned));
             // Silent peers are given up sooner than by default, so that short faults show it; records of ended orders go
-            // soon, so that readers come to the archive.
+            // soon, so that readers come to the archive; and orders that stand still are looked for soon.
             let settings = [
                 "rabbitmq.heartbeat=4s",
                 "rabbitmq.connect_timeout=2s",
                 "postgres.statement_timeout=3s",
                 "redis.ended_ttl=10s",
+                "reconcile_after=15s",
             ];
             for setting in settings.map(str::to_owned).into_iter().chain([format!("worker_name={name}")]) {
                 arguments.extend(["--set".to_owned(), setting]);
@@ -192,10 +191,25 @@ impl Fleet {
         futures_util::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// What is wrong with them that no order shows.
+    /// What is wrong with them that no order shows: they ended by themselves, or their own code panicked.
     pub fn complaints(&self) -> Vec<String> {
-        self.all().flat_map(Process::complaints).collect()
+        let panics = self.panics().into_iter().filter(|panic| !is_elsewhere(panic));
+        self.all().filter_map(Process::ended).chain(panics).collect()
     }
+
+    /// Panics of libraries, in tasks of their own: the program is to get over them.
+    pub fn panics_of_libraries(&self) -> usize {
+        self.panics().iter().filter(|panic| is_elsewhere(panic)).count()
+    }
+
+    fn panics(&self) -> Vec<String> {
+        self.all().flat_map(Process::panics).collect()
+    }
+}
+
+/// Whether a panic happened in the code of a dependency.
+fn is_elsewhere(panic: &str) -> bool {
+    panic.contains("/registry/src/")
 }
 
 fn reasons(readiness: &serde_json::Value) -> String {

@@ -54,6 +54,8 @@ pub struct Outcome<'a> {
     pub drained_in: Option<Duration>,
     /// What else must not be, in words.
     pub complaints: &'a [String],
+    /// See [`super::processes::Fleet::panics_of_libraries`].
+    pub panics_of_libraries: usize,
     pub refused: usize,
     pub unanswered: usize,
 }
@@ -74,6 +76,7 @@ impl Outcome<'_> {
             line(violation.as_str(), self.verdict.cases(violation).len().to_string());
         }
         line("other complaints", self.complaints.len().to_string());
+        line("panics of libraries, got over", self.panics_of_libraries.to_string());
         line("seconds to drain", self.drained_in.map_or("never".into(), seconds));
         line("requests refused with 503", self.refused.to_string());
         line("requests without an answer", self.unanswered.to_string());

@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Options {
     pub seed: u64,
-    minutes: f64,
+    /// How long there are faults; without it, until every kind has come once.
+    minutes: Option<f64>,
     kinds: Vec<Kind>,
     per_second: f64,
     folder: Option<PathBuf>,
@@ -39,8 +40,8 @@ impl Options {
     pub fn from_env() -> Options {
         let text =
             |name: &str| std::env::var(format!("ORDERING_TEST_FAULTS_{name}")).ok().filter(|text| !text.is_empty());
-        let number = |name: &str, default: f64| {
-            text(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text} is no number")))
+        let number = |name: &str| {
+            text(name).map(|text| text.parse::<f64>().unwrap_or_else(|_| panic!("{name}: {text} is no number")))
         };
         let kinds = match text("ONLY") {
             None => Kind::ALL.into_iter().filter(|kind| kind.is_usual()).collect(),
@@ -48,8 +49,8 @@ impl Options {
         };
         Options {
             seed: text("SEED").map_or(1, |text| text.parse().unwrap_or_else(|_| panic!("SEED: {text} is no number"))),
-            minutes: number("MINUTES", 3.0),
-            per_second: number("RATE", 40.0),
+            minutes: number("MINUTES"),
+            per_second: number("RATE").unwrap_or(40.0),
             folder: text("DIR").map(PathBuf::from),
             keep: text("KEEP").is_some(),
             kinds,
@@ -58,8 +59,11 @@ impl Options {
 
     /// How long a fault lasts, and how long it is quiet after a round, in milliseconds.
     fn schedule(&self) -> Schedule {
-        let (lasts, pause) =
-            if self.minutes > 10.0 { (2_000..40_000, 2_000..15_000) } else { (500..4_000, 300..1_000) };
+        let (lasts, pause) = if self.minutes.is_some_and(|minutes| minutes > 10.0) {
+            (2_000..40_000, 2_000..15_000)
+        } else {
+            (500..4_000, 300..1_000)
+        };
         Schedule::new(self.seed, self.kinds.clone(), lasts, pause)
     }
 }
@@ -91,7 +95,7 @@ pub async fn run(options: &Options) -> bool {
     // Postgres, which does not run as root, must get through to its part of it.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     let folder_path = options.folder.clone().unwrap_or_else(|| folder.path().to_owned());
-    println!("seed {}, {} minutes; logs in {}", options.seed, options.minutes, logs.display());
+    println!("seed {}; logs in {}", options.seed, logs.display());
 
     let servers = Servers::start(&folder_path, &logs).await;
     let network = Network::start(&servers).await;
@@ -104,10 +108,14 @@ pub async fn run(options: &Options) -> bool {
 
     let mut customers = Customers::start(fleet, run.notes.clone(), options.per_second, namespace.clone());
     run.until_accepted(20).await;
-    let end = run.notes.now() + Duration::from_secs_f64(options.minutes * 60.0);
+    let begun = run.notes.now();
     for round in options.schedule() {
         run.carry_out(&round).await;
-        if run.notes.now() >= end {
+        let is_over = match options.minutes {
+            Some(minutes) => (run.notes.now() - begun).as_secs_f64() >= minutes * 60.0,
+            None => options.kinds.iter().all(|kind| run.struck.iter().any(|struck| struck.kind == *kind)),
+        };
+        if is_over {
             break;
         }
     }
@@ -120,7 +128,7 @@ pub async fn run(options: &Options) -> bool {
     let seen = customers.seen.clone();
     customers.leave().await;
     run.complaints.extend(seen.odd.lock().unwrap().drain(..).map(|what| format!("an odd answer to {what}")));
-    run.until_queues_are_empty(&namespace).await;
+    run.until_nothing_is_left(&namespace).await;
     run.complaints.extend(run.world.fleet.complaints());
     let rows = run.rows(&namespace).await;
     let mut log: Log = run.notes.log().clone();
@@ -133,6 +141,7 @@ pub async fn run(options: &Options) -> bool {
         struck: &run.struck,
         drained_in,
         complaints: &run.complaints,
+        panics_of_libraries: run.world.fleet.panics_of_libraries(),
         refused: seen.refused.load(std::sync::atomic::Ordering::Relaxed),
         unanswered: seen.unanswered.load(std::sync::atomic::Ordering::Relaxed),
     };
@@ -243,18 +252,30 @@ impl Run {
         None
     }
 
-    /// Waits until no message is left. Dead letters are a complaint, for nobody sent anything unreadable; so is what nobody
-    /// takes out of its queue.
-    async fn until_queues_are_empty(&mut self, namespace: &str) {
+    /// Waits until nothing is left to be done. Dead letters are a complaint, for nobody sent anything unreadable; so is a
+    /// message that nobody takes out of its queue, and an order of the journal that nobody publishes.
+    async fn until_nothing_is_left(&mut self, namespace: &str) {
+        let postgres = self.postgres().await;
+        let rows = async |table: &str| -> i64 {
+            let query = format!("SELECT count(*) FROM \"{namespace}\".{table}");
+            postgres.query_one(&query, &[]).await.unwrap().get(0)
+        };
         let end = self.notes.now() + READY_AGAIN;
         loop {
-            let mut left = self.world.servers.messages().await;
-            left.retain(|(name, _)| name.starts_with(namespace));
+            let mut left: Vec<String> = Vec::new();
+            let messages = self.world.servers.messages().await;
+            left.extend(messages.iter().filter(|(name, _)| name.starts_with(namespace)).map(|at| format!("{at:?}")));
+            for table in ["dead_letters", "journal WHERE to_publish"] {
+                let count = rows(table).await;
+                if count > 0 {
+                    left.push(format!("{count} of {table}"));
+                }
+            }
             if left.is_empty() {
                 return;
             }
             if self.notes.now() >= end {
-                self.complaints.push(format!("messages are left: {left:?}"));
+                self.complaints.push(format!("left over: {}", left.join(", ")));
                 return;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;

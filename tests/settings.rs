@@ -224,7 +224,7 @@ fn a_wrong_value_is_not_told_a_second_time_as_a_contradiction() {
     assert_eq!(
         error,
         "the settings have a problem:\n  stages.processing.handler (a.toml, line 2): `simulatd` is none of `none`, \
-         `simulated`"
+         `simulated`, `http`"
     );
 }
 

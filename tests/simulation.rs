@@ -88,8 +88,8 @@ impl Handler for Work {
         let (wait, outcome) = self.0.random(|rng| {
             let outcome = match rng.random_range(0..20) {
                 0 => Outcome::Reject { reason: format!("rejected {}", rng.random::<u32>()) },
-                1 | 2 => Outcome::Retry { reason: "busy".into() },
-                _ => Outcome::Done,
+                1 | 2 => Outcome::retry("busy"),
+                _ => Outcome::done(),
             };
             (Duration::from_millis(rng.random_range(0..800)), outcome)
         });

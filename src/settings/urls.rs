@@ -250,7 +250,7 @@ mod tests {
             check_postgres("somewhere"),
             check_http("host/path"),
             check_http("ftp://host"),
-            check_http("http://a,b/"),
+            check_http("http://a b/"),
         ] {
             assert!(wrong.is_err());
         }

@@ -294,13 +294,20 @@ async fn an_outage_is_waited_for_and_costs_no_order_its_attempts() {
         assert!(pair[1].at - pair[0].at >= Duration::from_millis(90), "a probe came without a pause");
     }
     is_well.store(true, Ordering::SeqCst);
-    let mut counted = 0;
-    for shown in all_ended(&shop.system.url, &ids).await {
-        assert_eq!(shown["status"], "completed", "{shown}");
-        let retries = step(&shown, "processing")["retries"].as_array().unwrap().clone();
-        counted += retries.iter().filter(|retried| retried["counted"] == true).count();
-    }
+    let shown = all_ended(&shop.system.url, &ids).await;
+    assert!(shown.iter().all(|shown| shown["status"] == "completed"), "{shown:?}");
+    let retries: Vec<&Value> =
+        shown.iter().flat_map(|shown| step(shown, "processing")["retries"].as_array().unwrap()).collect();
+    let counted = retries.iter().filter(|retried| retried["counted"] == true).count();
     assert!(counted <= 2, "{counted} attempts were held against orders: only those before the circuit opened may be");
+    let begun = retries.iter().filter(|retried| retried["reason"] != "answered 500").count();
+    assert!(
+        begun <= 4,
+        "{begun} orders were begun in vain: only as many as were in hand when the circuit opened may be"
+    );
+    let mut calls: Vec<_> = service.calls().iter().map(|call| (call.json["key"].to_string(), call.attempt())).collect();
+    calls.sort();
+    assert!(calls.windows(2).all(|pair| pair[0] != pair[1]), "an attempt was made twice, and nothing had crashed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

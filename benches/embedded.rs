@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ordering::adapters::embedded::{Embedded, EmbeddedOptions};
-use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
+use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Report, Stage, Timestamp};
 use ordering::ports::{Archive, Begun, Clock, InFlight, Place, Queues, Recorded, Source, SystemClock};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -39,6 +39,7 @@ fn outcome(stage: Stage, worker: &Arc<str>, at: Timestamp) -> RecordedOutcome {
         finished_at: SystemClock.now(),
         worker: worker.clone(),
         decision: stage.next().map_or(Decision::End(End::Completed), Decision::Advance),
+        report: Report::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use fred::prelude::{Builder, Client, ClientLike, Config};
 use fred::types::InfoKind;
 use ordering::adapters::redis::{RedisInFlight, RedisOptions};
-use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage};
+use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Report, Stage};
 use ordering::ports::{Begun, Clock, InFlight, Recorded, SystemClock};
 use uuid::Uuid;
 
@@ -113,7 +113,13 @@ async fn take(in_flight: &RedisInFlight, step: Step, orders: &mut [OrderRecord])
         }
         Step::Record(stage) => {
             let decision = stage.next().map_or(Decision::End(End::Completed), Decision::Advance);
-            let outcome = RecordedOutcome { entered_at: now, finished_at: SystemClock.now(), worker, decision };
+            let outcome = RecordedOutcome {
+                entered_at: now,
+                finished_at: SystemClock.now(),
+                worker,
+                decision,
+                report: Report::default(),
+            };
             let outcomes: Vec<_> = orders.iter().map(|order| (order, outcome.clone())).collect();
             let recorded = in_flight.record(stage, &outcomes).await.unwrap();
             assert!(recorded.iter().all(|recorded| *recorded == Recorded::First));

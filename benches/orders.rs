@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ordering::domain::{
-    Decision, Order, OrderId, OrderRecord, Outcome, RecordedOutcome, RetryPolicy, Stage, Timestamp, decide,
+    Attempts, Decision, Order, OrderId, OrderRecord, Outcome, RecordedOutcome, Report, RetryPolicy, Stage, Timestamp,
+    decide,
 };
 use ordering::wire;
 use uuid::Uuid;
 
 const NOW: i64 = 1_764_000_000_000;
+const FIRST: Attempts = Attempts { number: 1, uncounted: 0 };
 const POLICY: RetryPolicy =
     RetryPolicy { attempts_max: 5, base: Duration::from_secs(1), cap: Duration::from_secs(900) };
 
@@ -44,9 +46,9 @@ fn records(n: usize) -> Vec<OrderRecord> {
 }
 
 fn outcome(stage: Stage) -> RecordedOutcome {
-    let decision = decide(stage, Outcome::Done, 1, &POLICY, 0.5);
+    let decision = decide(stage, Outcome::done(), FIRST, &POLICY, 0.5);
     let at = Timestamp::from_millis(NOW);
-    RecordedOutcome { entered_at: at, finished_at: at, worker: "host-4711".into(), decision }
+    RecordedOutcome { entered_at: at, finished_at: at, worker: "host-4711".into(), decision, report: Report::default() }
 }
 
 fn median_order() -> String {
@@ -70,7 +72,9 @@ fn single(criterion: &mut Criterion) {
         });
     });
     group.bench_function("decide", |bench| {
-        bench.iter(|| -> Decision { decide(black_box(Stage::Processing), black_box(Outcome::Done), 1, &POLICY, 0.5) });
+        bench.iter(|| -> Decision {
+            decide(black_box(Stage::Processing), Outcome::done(), black_box(FIRST), &POLICY, 0.5)
+        });
     });
     let (record, outcome) = (records(1).remove(0), outcome(Stage::Processing));
     group.bench_function("move to the next step", |bench| {

@@ -9,6 +9,15 @@ use tokio_util::sync::CancellationToken;
 /// What a process that was told twice to end exits with.
 const EXIT_AT_ONCE: i32 = 1;
 
+/// Chooses how TLS is spoken, unless the program that this is part of has chosen. Two providers are compiled into many
+/// programs, and then none is chosen by itself.
+pub fn install_tls() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error means that somebody was faster.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
 /// A token that SIGTERM or Ctrl-C cancels. A second one of either ends the process at once.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use crate::api::{Api, ApiOptions, Orders, Services};
 use crate::batch::BatchLimits;
 use crate::dead_letters::DeadLetterOffice;
 use crate::domain::Stage;
-use crate::handlers::{Handler, NoWork, Simulated};
+use crate::handlers::{Handlers, HttpHandler, HttpOptions, NoWork, Simulated};
 use crate::intake::{Backlog, Intake, IntakeOptions, Journaling};
 use crate::lookup::Lookup;
 use crate::ports::Ports;
@@ -38,6 +38,13 @@ pub enum RoleError {
     Serve(#[source] std::io::Error),
     #[error(transparent)]
     Backend(#[from] BackendError),
+    #[error("the http handler of {stage} cannot be set up")]
+    HttpHandler { stage: Stage, source: reqwest::Error },
+    /// The program brings a handler, and the settings name one.
+    #[error(
+        "stages.{stage}.handler is set, and this program has a handler of its own for the stage: leave it at `none`"
+    )]
+    TwoHandlers { stage: Stage },
 }
 
 /// Orders in, and all stages, in one process.
@@ -45,7 +52,16 @@ pub enum RoleError {
 /// # Errors
 /// [`RoleError`], before anything was taken.
 pub async fn all(settings: Settings) -> Result<(), RoleError> {
-    run(&settings, Parts { orders: true, listen: Some(&settings.listen), stages: &Stage::ALL }).await
+    all_with(settings, Handlers::default()).await
+}
+
+/// As [`all`], with handlers that this program brings for some of the stages; the settings say what is done at the others.
+///
+/// # Errors
+/// [`RoleError`], before anything was taken.
+pub async fn all_with(settings: Settings, handlers: Handlers) -> Result<(), RoleError> {
+    let parts = Parts { orders: true, listen: Some(&settings.listen), stages: &Stage::ALL };
+    run(&settings, parts, &handlers).await
 }
 
 /// Orders in.
@@ -53,7 +69,8 @@ pub async fn all(settings: Settings) -> Result<(), RoleError> {
 /// # Errors
 /// [`RoleError`], before anything was taken.
 pub async fn api(settings: Settings) -> Result<(), RoleError> {
-    run(&settings, Parts { orders: true, listen: Some(&settings.listen), stages: &[] }).await
+    let parts = Parts { orders: true, listen: Some(&settings.listen), stages: &[] };
+    run(&settings, parts, &Handlers::default()).await
 }
 
 /// The work of `stages`.
@@ -61,7 +78,17 @@ pub async fn api(settings: Settings) -> Result<(), RoleError> {
 /// # Errors
 /// [`RoleError`], before anything was taken.
 pub async fn worker(settings: Settings, stages: Vec<Stage>) -> Result<(), RoleError> {
-    run(&settings, Parts { orders: false, listen: settings.health_listen.as_ref(), stages: &stages }).await
+    worker_with(settings, stages, Handlers::default()).await
+}
+
+/// As [`worker`], with handlers that this program brings for some of the stages; the settings say what is done at the
+/// others.
+///
+/// # Errors
+/// [`RoleError`], before anything was taken.
+pub async fn worker_with(settings: Settings, stages: Vec<Stage>, handlers: Handlers) -> Result<(), RoleError> {
+    let parts = Parts { orders: false, listen: settings.health_listen.as_ref(), stages: &stages };
+    run(&settings, parts, &handlers).await
 }
 
 /// Brings the archive's schema up to date.
@@ -81,7 +108,10 @@ struct Parts<'a> {
     stages: &'a [Stage],
 }
 
-async fn run(settings: &Settings, parts: Parts<'_>) -> Result<(), RoleError> {
+async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Result<(), RoleError> {
+    process::install_tls();
+    // Before anything is opened: what is wrong here does not pass.
+    let stages = stages(settings, parts.stages, handlers)?;
     let stop = process::stop_signal().map_err(RoleError::Signals)?;
     // The port first: the likeliest error of a second start, and the cheapest to find.
     let listener = parts.listen.map(listen).transpose()?;
@@ -89,7 +119,7 @@ async fn run(settings: &Settings, parts: Parts<'_>) -> Result<(), RoleError> {
     let ports = backend.ports();
     let backlog = Backlog::default();
     let upkeep = Upkeep::start(&upkeep_options(settings), &ports, parts.orders.then(|| backlog.clone()));
-    let worker = (!parts.stages.is_empty()).then(|| start_worker(settings, &ports, parts.stages));
+    let worker = (!stages.is_empty()).then(|| start_worker(settings, &ports, stages));
     let stopping = CancellationToken::new();
     let api = match listener {
         Some(listener) => {
@@ -177,25 +207,62 @@ fn upkeep_options(settings: &Settings) -> UpkeepOptions {
     }
 }
 
-fn start_worker(settings: &Settings, ports: &Ports, stages: &[Stage]) -> Worker {
+fn start_worker(settings: &Settings, ports: &Ports, stages: Vec<StageOptions>) -> Worker {
     let options = WorkerOptions { name: settings.worker_name.clone(), batch: batch_limits(settings) };
-    let stages = stages.iter().map(|stage| stage_options(settings, *stage)).collect();
     Worker::start(&options, ports, stages)
 }
 
-fn stage_options(settings: &Settings, stage: Stage) -> StageOptions {
+/// How each of `stages` is worked on: by the handler that the program brings, or the one that the settings name.
+fn stages(settings: &Settings, stages: &[Stage], handlers: &Handlers) -> Result<Vec<StageOptions>, RoleError> {
+    if let Some(stage) = Stage::ALL
+        .into_iter()
+        .find(|stage| handlers.get(*stage).is_some() && settings.stages[*stage].handler != settings::Handler::None)
+    {
+        return Err(RoleError::TwoHandlers { stage });
+    }
+    stages.iter().map(|stage| stage_options(settings, *stage, handlers)).collect()
+}
+
+fn stage_options(settings: &Settings, stage: Stage, handlers: &Handlers) -> Result<StageOptions, RoleError> {
     let of_stage = &settings.stages[stage];
-    let handler: Arc<dyn Handler> = match of_stage.handler {
-        settings::Handler::None => Arc::new(NoWork),
-        settings::Handler::Simulated { delay, failure_rate } => Arc::new(Simulated::new(delay, failure_rate)),
+    let mut at_once = of_stage.at_once;
+    let handler = match (handlers.get(stage), &of_stage.handler) {
+        (Some(own), _) => own,
+        (None, settings::Handler::None) => Arc::new(NoWork),
+        (None, settings::Handler::Simulated { delay, failure_rate }) => Arc::new(Simulated::new(*delay, *failure_rate)),
+        (None, settings::Handler::Http(http)) => {
+            at_once = at_once.min(at_once_for(http));
+            let options = http_options(stage, http);
+            Arc::new(HttpHandler::new(options).map_err(|source| RoleError::HttpHandler { stage, source })?)
+        }
     };
-    StageOptions {
+    Ok(StageOptions {
         stage,
         handler,
-        at_once: of_stage.at_once,
+        at_once,
         prefetch: of_stage.prefetch,
         retry: of_stage.retry,
         max_deliveries: settings.max_deliveries,
+    })
+}
+
+/// As many orders as make full use of the rate when every call takes as long as it may. More would only wait in hand for
+/// their turn, and longer than the queue lets a worker hold them.
+fn at_once_for(http: &settings::Http) -> usize {
+    let Some(per_second) = http.calls_per_second else { return usize::MAX };
+    let longest_secs = http.timeout.as_secs() + 1;
+    usize::try_from(u64::from(per_second) * longest_secs).unwrap_or(usize::MAX)
+}
+
+fn http_options(stage: Stage, http: &settings::Http) -> HttpOptions {
+    HttpOptions {
+        stage,
+        url: http.url.expose().parse().expect("the settings have seen it read"),
+        timeout: http.timeout,
+        headers: http.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect(),
+        secrets: http.secrets.clone(),
+        calls_per_second: http.calls_per_second,
+        breaker: http.breaker,
     }
 }
 

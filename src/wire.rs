@@ -16,7 +16,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::{
-    Decision, Delay, End, History, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Step, StepOutcome, Timestamp,
+    Decision, Delay, End, History, Json, Order, OrderId, OrderRecord, RecordedOutcome, Report, RetriedAttempt, Stage,
+    Step, StepOutcome, Timestamp,
 };
 use crate::ports::Unreadable;
 
@@ -117,12 +118,15 @@ pub fn decode_steps(json: &str) -> Result<History, String> {
 
 /// A recorded outcome as JSON.
 pub fn encode_outcome(outcome: &RecordedOutcome) -> String {
-    let (decision, stage, reason, delay_secs) = match &outcome.decision {
-        Decision::Advance(stage) => ("advance", Some(stage.as_snake()), None, None),
-        Decision::Retry { reason, delay } => ("retry", None, Some(reason.as_str()), Some(delay.as_secs())),
-        Decision::End(End::Completed) => ("complete", None, None, None),
-        Decision::End(End::Failed { reason }) => ("fail", None, Some(reason.as_str()), None),
+    let (decision, stage, reason, delay_secs, uncounted) = match &outcome.decision {
+        Decision::Advance(stage) => ("advance", Some(stage.as_snake()), None, None, false),
+        Decision::Retry { reason, delay, counts } => {
+            ("retry", None, Some(reason.as_str()), Some(delay.as_secs()), !counts)
+        }
+        Decision::End(End::Completed) => ("complete", None, None, None, false),
+        Decision::End(End::Failed { reason }) => ("fail", None, Some(reason.as_str()), None, false),
     };
+    let result = outcome.report.result().map(as_raw);
     let json = OutcomeJson {
         entered_at: outcome.entered_at.as_millis(),
         finished_at: outcome.finished_at.as_millis(),
@@ -131,6 +135,9 @@ pub fn encode_outcome(outcome: &RecordedOutcome) -> String {
         stage: stage.map(Cow::Borrowed),
         reason: reason.map(Cow::Borrowed),
         delay_secs,
+        uncounted,
+        note: outcome.report.note().map(Cow::Borrowed),
+        result: result.as_deref(),
     };
     serde_json::to_string(&json).expect("writing strings and numbers does not fail")
 }
@@ -147,6 +154,7 @@ pub fn decode_outcome(json: &str) -> Result<RecordedOutcome, String> {
         "retry" => Decision::Retry {
             reason,
             delay: Delay::at_least(std::time::Duration::from_secs(json.delay_secs.unwrap_or_default().into())),
+            counts: !json.uncounted,
         },
         "complete" => Decision::End(End::Completed),
         "fail" => Decision::End(End::Failed { reason }),
@@ -157,7 +165,21 @@ pub fn decode_outcome(json: &str) -> Result<RecordedOutcome, String> {
         finished_at: Timestamp::from_millis(json.finished_at),
         worker: Arc::from(&*json.worker),
         decision,
+        report: read_report(json.note.as_deref(), json.result),
     })
+}
+
+/// What was checked when it was taken is JSON; should a store have been tampered with, it counts for nothing.
+fn as_raw(json: &Json) -> Box<RawValue> {
+    RawValue::from_string(json.as_str().to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn read_report(note: Option<&str>, result: Option<&RawValue>) -> Report {
+    let report = note.map_or_else(Report::default, |note| Report::default().with_note(note));
+    match result {
+        Some(result) => report.with_result(Json::from_checked(result.get())),
+        None => report,
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -174,6 +196,12 @@ struct OutcomeJson<'a> {
     reason: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delay_secs: Option<u32>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    uncounted: bool,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    note: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    result: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -216,6 +244,24 @@ struct StepJson<'a> {
     reason: Option<Cow<'a, str>>,
     #[serde(borrow)]
     worker: Cow<'a, str>,
+    #[serde(borrow, default)]
+    note: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    retries: Vec<RetriedJson<'a>>,
+    #[serde(default)]
+    uncounted: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RetriedJson<'a> {
+    attempt: u32,
+    at: i64,
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    uncounted: bool,
 }
 
 fn read_steps(steps: Vec<StepJson<'_>>) -> Result<History, String> {
@@ -243,7 +289,30 @@ impl StepJson<'_> {
             outcome,
             reason: self.reason.map(Cow::into_owned),
             worker: Arc::from(&*self.worker),
+            report: read_report(self.note.as_deref(), self.result),
+            retries: self.retries.into_iter().map(RetriedJson::read).collect(),
+            uncounted: self.uncounted,
         })
+    }
+}
+
+impl<'a> RetriedJson<'a> {
+    fn of(retried: &'a RetriedAttempt) -> Self {
+        RetriedJson {
+            attempt: retried.attempt,
+            at: retried.at.as_millis(),
+            reason: Cow::Borrowed(&retried.reason),
+            uncounted: !retried.counts,
+        }
+    }
+
+    fn read(self) -> RetriedAttempt {
+        RetriedAttempt {
+            attempt: self.attempt,
+            at: Timestamp::from_millis(self.at),
+            reason: self.reason.into_owned(),
+            counts: !self.uncounted,
+        }
     }
 }
 
@@ -288,6 +357,22 @@ fn push_steps(bytes: &mut Vec<u8>, history: &History) {
         }
         bytes.extend_from_slice(b",\"worker\":");
         push_json(bytes, &*step.worker);
+        if let Some(note) = step.report.note() {
+            bytes.extend_from_slice(b",\"note\":");
+            push_json(bytes, note);
+        }
+        if let Some(result) = step.report.result() {
+            bytes.extend_from_slice(b",\"result\":");
+            bytes.extend_from_slice(result.as_str().as_bytes());
+        }
+        if !step.retries.is_empty() {
+            bytes.extend_from_slice(b",\"retries\":");
+            push_json(bytes, &step.retries.iter().map(RetriedJson::of).collect::<Vec<_>>());
+        }
+        if step.uncounted > 0 {
+            bytes.extend_from_slice(b",\"uncounted\":");
+            push_json(bytes, &step.uncounted);
+        }
         bytes.push(b'}');
     }
     bytes.push(b']');
@@ -313,11 +398,16 @@ mod tests {
             finished_at: placed_at.after(std::time::Duration::from_millis(3)),
             worker: "w \"1\"".into(),
             decision,
+            report: Report::default(),
         };
         let delay = Delay::at_least(std::time::Duration::ZERO);
-        order.history.record(Stage::Scheduling, &outcome(Decision::Retry { reason: "bu\nsy".into(), delay }));
+        let busy = |counts| Decision::Retry { reason: "bu\nsy".into(), delay, counts };
+        order.history.record(Stage::Scheduling, &outcome(busy(true)));
+        order.history.record(Stage::Scheduling, &outcome(busy(false)));
         orders.push(order.clone());
-        order.history.record(Stage::Scheduling, &outcome(Decision::Advance(Stage::PreProcessing)));
+        let report = Report::default().with_note("\"ok\"").with_result(Json::parse("{\"n\":1.50}").unwrap());
+        let done = RecordedOutcome { report, ..outcome(Decision::Advance(Stage::PreProcessing)) };
+        order.history.record(Stage::Scheduling, &done);
         orders.push(order.clone());
         let failed = Decision::End(End::Failed { reason: "no \u{1F980}".into() });
         order.history.record(Stage::PreProcessing, &outcome(failed));
@@ -339,21 +429,43 @@ mod tests {
     /// The form on the wire is a promise to the release before: change [`VERSION`] when this changes.
     #[test]
     fn the_wire_form_is_what_it_was() {
-        let bytes = encode_batch(&orders()[3..]);
-        let expected = r#"{"v":1,"orders":[{"id":"00000000-0000-0000-0000-000000000007","passage":2,"placed_at":1764000000000,"total":"3.00","steps":[{"stage":"scheduling","entered_at":1764000000000,"finished_at":1764000000003,"attempts":2,"outcome":"done","worker":"w \"1\""},{"stage":"pre_processing","entered_at":1764000000000,"finished_at":1764000000003,"attempts":1,"outcome":"rejected","reason":"no 🦀","worker":"w \"1\""}],"order":{"customer_id":"ä \"q\"","reference":null,"currency":"EUR","items":[{"sku":"s","description":null,"quantity":2,"unit_price":"1.50"}],"metadata":{"n":1.50}}}]}"#;
+        let mut order = orders().remove(3);
+        let mut steps = order.history.steps().to_vec();
+        (steps[0].report, steps[0].retries, steps[0].uncounted) = (Report::default(), Vec::new(), 0);
+        order.history = History::of(steps).unwrap();
+        let bytes = encode_batch(&[order]);
+        let expected = r#"{"v":1,"orders":[{"id":"00000000-0000-0000-0000-000000000007","passage":2,"placed_at":1764000000000,"total":"3.00","steps":[{"stage":"scheduling","entered_at":1764000000000,"finished_at":1764000000003,"attempts":3,"outcome":"done","worker":"w \"1\""},{"stage":"pre_processing","entered_at":1764000000000,"finished_at":1764000000003,"attempts":1,"outcome":"rejected","reason":"no 🦀","worker":"w \"1\""}],"order":{"customer_id":"ä \"q\"","reference":null,"currency":"EUR","items":[{"sku":"s","description":null,"quantity":2,"unit_price":"1.50"}],"metadata":{"n":1.50}}}]}"#;
         assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    }
+
+    /// What was said is added to a step's own fields, so that a reader of before passes over it.
+    #[test]
+    fn what_was_said_is_added_to_a_step() {
+        let json = encode_steps(&orders()[3].history);
+        let added = r#""worker":"w \"1\"","note":"\"ok\"","result":{"n":1.50},"retries":[{"attempt":1,"at":1764000000003,"reason":"bu\nsy"},{"attempt":2,"at":1764000000003,"reason":"bu\nsy","uncounted":true}],"uncounted":1},"#;
+        assert!(json.contains(added), "{json}");
     }
 
     #[test]
     fn outcomes_are_read_as_they_were_written() {
         for decision in [
             Decision::Advance(Stage::PostProcessing),
-            Decision::Retry { reason: "\"".into(), delay: Delay::at_least(std::time::Duration::from_secs(9)) },
+            Decision::Retry {
+                reason: "\"".into(),
+                delay: Delay::at_least(std::time::Duration::from_secs(9)),
+                counts: true,
+            },
+            Decision::Retry { reason: "".into(), delay: Delay::at_least(std::time::Duration::ZERO), counts: false },
             Decision::End(End::Completed),
             Decision::End(End::Failed { reason: String::new() }),
         ] {
             let moment = Timestamp::from_millis(5);
-            let outcome = RecordedOutcome { entered_at: moment, finished_at: moment, worker: "w".into(), decision };
+            let report = Report::default();
+            let outcome =
+                RecordedOutcome { entered_at: moment, finished_at: moment, worker: "w".into(), decision, report };
+            assert_eq!(decode_outcome(&encode_outcome(&outcome)).unwrap(), outcome);
+            let report = Report::default().with_note("ä \"").with_result(Json::parse("[1.0]").unwrap());
+            let outcome = RecordedOutcome { report, ..outcome };
             assert_eq!(decode_outcome(&encode_outcome(&outcome)).unwrap(), outcome);
         }
     }

@@ -10,16 +10,18 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("ports", &["domain"]),
     ("wire", &["domain", "ports"]),
     ("batch", &[]),
-    ("handlers", &["domain"]),
+    ("view", &["domain"]),
+    ("gate", &[]),
+    ("handlers", &["domain", "gate", "view"]),
     ("adapters", &["domain", "ports", "wire"]),
     ("intake", &["batch", "domain", "ports"]),
     ("lookup", &["domain", "ports"]),
     // It says which orders a letter carries.
     ("dead_letters", &["domain", "ports", "wire"]),
     // It takes messages apart that have no business in their queue, and buries them as the bytes they were.
-    ("worker", &["batch", "domain", "handlers", "ports", "wire"]),
+    ("worker", &["batch", "domain", "gate", "handlers", "ports", "wire"]),
     ("readiness", &["ports"]),
-    ("api", &["dead_letters", "domain", "intake", "lookup", "ports", "readiness"]),
+    ("api", &["dead_letters", "domain", "intake", "lookup", "ports", "readiness", "view"]),
 ];
 
 /// Products that only their adapter may name.

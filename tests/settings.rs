@@ -224,7 +224,7 @@ fn a_wrong_value_is_not_told_a_second_time_as_a_contradiction() {
     assert_eq!(
         error,
         "the settings have a problem:\n  stages.processing.handler (a.toml, line 2): `simulatd` is none of `none`, \
-         `simulated`"
+         `simulated`, `http`"
     );
 }
 
@@ -346,4 +346,54 @@ fn settings_that_have_no_effect_are_noted() {
     let note = |key: &str| loaded.effective.iter().find(|s| s.key == key).unwrap().note;
     assert_eq!(note("redis_url"), Some("not used: backend is `embedded`"));
     assert_eq!(note("postgres_url"), None);
+}
+
+#[test]
+fn a_service_is_set_up_whole_or_not_at_all() {
+    let settings = Start {
+        file: Some(
+            "[stages.processing]\nhandler = 'http'\nurl = 'https://me:pw1@pay/charge'\n\
+             headers = ['X-Team: payments', 'Authorization: Bearer pw2']\ncalls_per_second = 7\n",
+        ),
+        environment: &[(
+            "ORDERING_STAGES_PROCESSING_SIGNING_SECRET",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        )],
+        ..Start::default()
+    }
+    .loaded();
+    let Handler::Http(http) = &settings.settings.stages[Stage::Processing].handler else { panic!("it is http") };
+    assert_eq!((http.url.expose(), http.timeout), ("https://me:pw1@pay/charge", Duration::from_secs(10)));
+    assert_eq!((http.headers.len(), http.secrets.len(), http.calls_per_second), (2, 2, Some(7)));
+    assert_eq!((http.breaker.failures, http.breaker.pause_base), (5, Duration::from_secs(1)));
+    let shown = |key: &str| origin_and_value(&settings, &format!("stages.processing.{key}")).1;
+    assert_eq!(shown("url"), "https://me:***@pay/charge");
+    assert_eq!(shown("headers"), "x-team: ***\nauthorization: ***");
+    assert_eq!(shown("signing_secret"), "*** ***");
+    let everything = format!("{:?} {:?}", settings.settings, settings.effective);
+    for secret in ["pw1", "pw2", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
+        assert!(!everything.contains(secret), "{secret} is shown");
+    }
+}
+
+#[test]
+fn settings_of_a_service_that_cannot_work_are_told() {
+    let error = file_error(
+        "[stages.processing]\nhandler = 'http'\ndelay = '1s'\nsigning_secret = 'pw'\nheaders = ['Host: pw']\n\
+         timeout = '2m'\nbreaker_pause_base = '1m'\n[stages.scheduling]\nurl = 'http://x'\n",
+    );
+    assert_eq!(
+        error,
+        "the settings have 7 problems:
+  stages.processing.signing_secret (a.toml, line 4): must be `whsec_` and 24 to 64 bytes in base64; one is made by \
+         `echo whsec_$(openssl rand -base64 32)`
+  stages.processing.headers (a.toml, line 5): sets `host`, which is set by the handler itself
+  stages.processing.timeout (a.toml, line 6): `2m` is not from 100ms to 1m40s
+  stages.scheduling.url (a.toml, line 9): is set, and stages.scheduling.handler is `none`, which takes no time and \
+         never fails: set it to `http`
+  stages.processing.delay (a.toml, line 3): is set, and stages.processing.handler is `http`, which knows no such \
+         setting: set it to `simulated`
+  stages.processing.url (default): is not set, and stages.processing.handler is `http`: name the service to call
+  stages.processing.breaker_pause_base (a.toml, line 7): `1m` is longer than stages.processing.breaker_pause_cap, 30s"
+    );
 }

@@ -17,14 +17,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ordering::batch::BatchLimits;
-use ordering::domain::{Order, OrderId, Outcome, RetryPolicy, Stage, Status};
+use ordering::domain::{Order, OrderId, OrderRecord, Outcome, RetryPolicy, Stage, Status};
+use ordering::gate::Gate;
 use ordering::handlers::{Call, Handler};
 use ordering::intake::{Backlog, Intake, IntakeOptions, Journaling, NotAccepted};
 use ordering::lookup::Lookup;
-use ordering::ports::{Clock, Source};
+use ordering::ports::{Clock, InFlight, Place, Queues, Source};
 use ordering::upkeep::{Upkeep, UpkeepOptions};
 use ordering::worker::{StageOptions, Worker, WorkerOptions};
 use rand::Rng;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use world::{Faults, Part, Process, World};
 
@@ -80,21 +82,29 @@ impl Kind {
     }
 }
 
-struct Work(Arc<World>);
+struct Work {
+    world: Arc<World>,
+    gate: watch::Receiver<Gate>,
+}
 
 #[async_trait]
 impl Handler for Work {
     async fn handle(&self, _call: &Call<'_>) -> Outcome {
-        let (wait, outcome) = self.0.random(|rng| {
-            let outcome = match rng.random_range(0..20) {
+        let (wait, outcome) = self.world.random(|rng| {
+            let outcome = match rng.random_range(0..21) {
                 0 => Outcome::Reject { reason: format!("rejected {}", rng.random::<u32>()) },
-                1 | 2 => Outcome::Retry { reason: "busy".into() },
-                _ => Outcome::Done,
+                20 => Outcome::Wait { reason: "down".into(), least_wait: None },
+                1 | 2 => Outcome::retry("busy"),
+                _ => Outcome::done(),
             };
             (Duration::from_millis(rng.random_range(0..800)), outcome)
         });
         tokio::time::sleep(wait).await;
         outcome
+    }
+
+    fn gate(&self) -> Option<watch::Receiver<Gate>> {
+        Some(self.gate.clone())
     }
 }
 
@@ -105,6 +115,8 @@ fn limits() -> BatchLimits {
 /// A process and what runs in it.
 struct WorkerProcess {
     process: Process,
+    /// Before each stage one of its own: of several that wait for one, no seed decides who is woken first.
+    gates: [watch::Sender<Gate>; 4],
     _worker: Worker,
     _upkeep: Upkeep,
 }
@@ -121,9 +133,10 @@ fn start_upkeep(process: &Process, backlog: Option<Backlog>) -> Upkeep {
 
 fn start_worker(world: &Arc<World>, number: usize) -> WorkerProcess {
     let process = Process::start(world);
+    let gates = Stage::ALL.map(|_| watch::Sender::new(Gate::Open));
     let stages = Stage::ALL.map(|stage| StageOptions {
         stage,
-        handler: Arc::new(Work(world.clone())),
+        handler: Arc::new(Work { world: world.clone(), gate: gates[stage.index()].subscribe() }),
         at_once: 16,
         prefetch: 4,
         retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(15) },
@@ -132,7 +145,7 @@ fn start_worker(world: &Arc<World>, number: usize) -> WorkerProcess {
     let options = WorkerOptions { name: format!("worker-{number}").into(), batch: limits() };
     let worker = Worker::start(&options, &process.ports(), stages.into());
     let upkeep = start_upkeep(&process, None);
-    WorkerProcess { process, _worker: worker, _upkeep: upkeep }
+    WorkerProcess { process, gates, _worker: worker, _upkeep: upkeep }
 }
 
 struct Api {
@@ -251,7 +264,7 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, kind: Kind) ->
         let wait = world.random(|rng| rng.random_range(100..4_000));
         tokio::time::sleep(Duration::from_millis(wait)).await;
         let (what, which, secs) = world.random(|rng| {
-            (rng.random_range(0..10), rng.random_range(0..WORKERS), rng.random_range(1..DOWN_MAX.as_secs()))
+            (rng.random_range(0..12), rng.random_range(0..WORKERS), rng.random_range(1..DOWN_MAX.as_secs()))
         });
         let during = Duration::from_secs(secs);
         match what {
@@ -285,6 +298,13 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, kind: Kind) ->
                 world.wipe_queue(source, with_delays, is_noticed);
             }
             8 => world.expire_ended(ENDED_TTL),
+            // A worker finds the services of its stages down, tries one order, or lets all through again.
+            10 | 11 => {
+                let gate = [Gate::Closed, Gate::Ajar, Gate::Open][secs as usize % 3];
+                for of_stage in &workers[which].gates {
+                    of_stage.send_replace(gate);
+                }
+            }
             _ if !kind.has_fence() && which == 0 => world.wipe_in_flight(),
             _ if !kind.has_fence() => world.take_down(Part::InFlight, during),
             _ => {}
@@ -292,6 +312,9 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, kind: Kind) ->
     }
     for part in [Part::Queues, Part::InFlight, Part::Archive] {
         world.set_faults(part, Faults::default());
+    }
+    for of_stage in workers.iter().flat_map(|worker| &worker.gates) {
+        of_stage.send_replace(Gate::Open);
     }
     // Frozen ones are still to wake; the dead stay dead, but are not dropped: a dead process runs no destructor.
     workers.push(start_worker(world, WORKERS));
@@ -358,6 +381,53 @@ fn check(world: &Arc<World>, promises: &Promises, kind: Kind) {
                 step.stage
             );
         }
+    }
+}
+
+/// One at a time, and each for long.
+struct Slow;
+
+#[async_trait]
+impl Handler for Slow {
+    async fn handle(&self, _call: &Call<'_>) -> Outcome {
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        Outcome::done()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_that_wait_too_long_for_their_turn_go_back_to_the_queue() {
+    let world = World::new(1);
+    let process = Process::start(&world);
+    let orders: Vec<OrderRecord> =
+        (0..40).map(|n| OrderRecord::new(OrderId::new(world.now(), [n; 10]), world.now(), order_of("c"))).collect();
+    for batch in orders.chunks(8) {
+        process.publish(Place::Stage(Stage::FIRST), batch).await.unwrap();
+        process.put(batch).await.unwrap();
+    }
+    let options = WorkerOptions { name: "worker".into(), batch: limits() };
+    let stages = Stage::ALL.map(|stage| StageOptions {
+        stage,
+        handler: Arc::new(Slow),
+        at_once: 1,
+        prefetch: 4,
+        retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(60) },
+        // Going back is not counted as a delivery that came to nothing.
+        max_deliveries: 1,
+    });
+    let _worker = Worker::start(&options, &process.ports(), stages.into());
+    let end = Instant::now() + PATIENCE;
+    while world.messages() > 0 {
+        assert!(Instant::now() < end, "{} messages never left the queues", world.messages());
+        let held = world.longest_held();
+        assert!(held <= Duration::from_secs(120), "a delivery was held for {held:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let archived = world.archived();
+    assert_eq!(archived.len(), orders.len());
+    for order in archived.values() {
+        assert_eq!(order.history.status(), Status::Completed);
+        assert!(order.history.steps().iter().all(|step| step.attempts == 1));
     }
 }
 

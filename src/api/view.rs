@@ -2,32 +2,8 @@
 
 use serde::Serialize;
 
-use crate::domain::{OrderRecord, Step};
-
-#[derive(Serialize)]
-struct StepView<'a> {
-    stage: &'static str,
-    entered_at: String,
-    finished_at: Option<String>,
-    attempts: u32,
-    outcome: Option<&'static str>,
-    reason: Option<&'a str>,
-    worker: &'a str,
-}
-
-impl<'a> StepView<'a> {
-    fn of(step: &'a Step) -> Self {
-        StepView {
-            stage: step.stage.as_snake(),
-            entered_at: step.entered_at.to_string(),
-            finished_at: step.finished_at.map(|at| at.to_string()),
-            attempts: step.attempts,
-            outcome: step.outcome.map(|outcome| outcome.as_str()),
-            reason: step.reason.as_deref(),
-            worker: &step.worker,
-        }
-    }
-}
+use crate::domain::OrderRecord;
+use crate::view::{push, push_placed, push_steps};
 
 #[derive(Serialize)]
 struct FailureView {
@@ -43,14 +19,7 @@ pub fn order(record: &OrderRecord) -> Vec<u8> {
     push(&mut json, &record.id.to_string());
     json.extend_from_slice(b",\"status\":");
     push(&mut json, history.status().as_str());
-    // What the customer placed is an object of its own: its members are put between ours as the text they are.
-    let placed = record.order.json();
-    json.push(b',');
-    json.extend_from_slice(placed.get(1..placed.len().saturating_sub(1)).unwrap_or_default());
-    json.extend_from_slice(b",\"total\":");
-    push(&mut json, record.order.total());
-    json.extend_from_slice(b",\"placed_at\":");
-    push(&mut json, &record.placed_at.to_string());
+    push_placed(&mut json, record);
     json.extend_from_slice(b",\"updated_at\":");
     push(&mut json, &record.updated_at().to_string());
     json.extend_from_slice(b",\"finished_at\":");
@@ -61,13 +30,9 @@ pub fn order(record: &OrderRecord) -> Vec<u8> {
         &history.failure().map(|failure| FailureView { stage: failure.stage.as_snake(), reason: failure.reason }),
     );
     json.extend_from_slice(b",\"steps\":");
-    push(&mut json, &history.steps().iter().map(StepView::of).collect::<Vec<_>>());
+    push_steps(&mut json, history.steps());
     json.push(b'}');
     json
-}
-
-fn push<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) {
-    serde_json::to_writer(json, value).expect("writing strings and numbers to memory does not fail");
 }
 
 #[cfg(test)]
@@ -76,7 +41,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::{Decision, End, Order, OrderId, RecordedOutcome, Stage, Timestamp};
+    use crate::domain::{Decision, Delay, End, Json, Order, OrderId, RecordedOutcome, Report, Stage, Timestamp};
 
     #[test]
     fn an_order_is_shown_whole() {
@@ -95,18 +60,35 @@ mod tests {
         assert_eq!(shown, expected);
 
         let at = placed_at.after(std::time::Duration::from_millis(5));
-        let decision = Decision::End(End::Failed { reason: "no stock".into() });
-        let outcome = RecordedOutcome { entered_at: placed_at, finished_at: at, worker: "w".into(), decision };
-        record.history.record(Stage::Scheduling, &outcome);
+        let outcome = |decision, report| RecordedOutcome {
+            entered_at: placed_at,
+            finished_at: at,
+            worker: "w".into(),
+            decision,
+            report,
+        };
+        let delay = Delay::at_least(std::time::Duration::ZERO);
+        let busy = Decision::Retry { reason: "busy".into(), delay, counts: false };
+        record.history.record(Stage::Scheduling, &outcome(busy, Report::default()));
+        let report = Report::default().with_note("ok").with_result(Json::parse("{\"n\":1}").unwrap());
+        record.history.record(Stage::Scheduling, &outcome(Decision::Advance(Stage::PreProcessing), report));
+        let failed = Decision::End(End::Failed { reason: "no stock".into() });
+        record.history.record(Stage::PreProcessing, &outcome(failed, Report::default()));
         let shown: Value = serde_json::from_slice(&order(&record)).unwrap();
         assert_eq!(shown["status"], "failed");
-        assert_eq!(shown["failure"], json!({"stage": "scheduling", "reason": "no stock"}));
+        assert_eq!(shown["failure"], json!({"stage": "pre_processing", "reason": "no stock"}));
         assert_eq!(shown["finished_at"], "2025-11-24T16:00:00.005Z");
-        let step = json!({
+        let done = json!({
             "stage": "scheduling", "entered_at": "2025-11-24T16:00:00.000Z",
-            "finished_at": "2025-11-24T16:00:00.005Z", "attempts": 1, "outcome": "rejected", "reason": "no stock",
-            "worker": "w",
+            "finished_at": "2025-11-24T16:00:00.005Z", "attempts": 2, "outcome": "done", "reason": null, "note": "ok",
+            "result": {"n": 1}, "worker": "w",
+            "retries": [{"attempt": 1, "at": "2025-11-24T16:00:00.005Z", "reason": "busy", "counted": false}],
         });
-        assert_eq!(shown["steps"], json!([step]));
+        let rejected = json!({
+            "stage": "pre_processing", "entered_at": "2025-11-24T16:00:00.000Z",
+            "finished_at": "2025-11-24T16:00:00.005Z", "attempts": 1, "outcome": "rejected", "reason": "no stock",
+            "note": null, "result": null, "worker": "w", "retries": [],
+        });
+        assert_eq!(shown["steps"], json!([done, rejected]));
     }
 }

@@ -44,6 +44,7 @@ pub struct StepView {
     pub attempts: u32,
     pub outcome: Option<String>,
     pub reason: Option<String>,
+    pub note: Option<String>,
     pub worker: Option<String>,
 }
 
@@ -105,8 +106,8 @@ impl OrderView {
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_header(["  STAGE", "ENTERED", "TOOK", "ATTEMPTS", "OUTCOME", "WORKER"]);
         for step in &self.steps {
-            let outcome = match (&step.outcome, &step.reason) {
-                (Some(outcome), Some(reason)) => format!("{outcome}: {reason}"),
+            let outcome = match (&step.outcome, step.reason.as_ref().or(step.note.as_ref())) {
+                (Some(outcome), Some(words)) => format!("{outcome}: {words}"),
                 (None, Some(reason)) => reason.clone(),
                 (Some(outcome), None) => outcome.clone(),
                 (None, None) => "at work".to_owned(),

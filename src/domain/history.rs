@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::decision::{Decision, End};
+use super::decision::{Attempts, Decision, End};
+use super::report::Report;
 use super::stage::Stage;
 use super::timestamp::Timestamp;
 
@@ -38,6 +39,35 @@ pub struct Step {
     pub reason: Option<String>,
     /// The worker that had it last.
     pub worker: Arc<str>,
+    /// What the handler had to say when it was done.
+    pub report: Report,
+    /// The attempts that wanted another one, the last [`RETRIES_KEPT`] of them.
+    pub retries: Vec<RetriedAttempt>,
+    /// How many of all attempts are not held against the order.
+    pub uncounted: u32,
+}
+
+/// Attempts that want another one are kept in a step, up to so many: an outage may bring hundreds.
+pub const RETRIES_KEPT: usize = 20;
+
+/// An attempt that wanted another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetriedAttempt {
+    /// 1 for the first at its stage.
+    pub attempt: u32,
+    /// When its outcome was recorded.
+    pub at: Timestamp,
+    pub reason: String,
+    /// Whether it is one of those that the stage's policy allows.
+    pub counts: bool,
+}
+
+impl Step {
+    /// About what it takes in a message beyond a step without words, in bytes.
+    pub fn words_bytes(&self) -> usize {
+        let retries: usize = self.retries.iter().map(|retried| retried.reason.len() + 64).sum();
+        self.reason.as_deref().map_or(0, str::len) + self.report.size_bytes() + retries
+    }
 }
 
 /// What was recorded of one attempt at one stage: the first record of an attempt is the one that counts.
@@ -47,6 +77,8 @@ pub struct RecordedOutcome {
     pub finished_at: Timestamp,
     pub worker: Arc<str>,
     pub decision: Decision,
+    /// What the handler had to say; empty unless it was done.
+    pub report: Report,
 }
 
 /// Why and where an order failed.
@@ -129,6 +161,12 @@ impl History {
         self.unfinished(stage).map_or(1, |step| step.attempts.saturating_add(1))
     }
 
+    /// The calls at `stage`, the one that comes next included.
+    pub fn next_attempts(&self, stage: Stage) -> Attempts {
+        let uncounted = self.unfinished(stage).map_or(0, |step| step.uncounted);
+        Attempts { number: self.next_attempt(stage), uncounted }
+    }
+
     /// When `stage` was first entered, if an earlier attempt did.
     pub fn entered_at(&self, stage: Stage) -> Option<Timestamp> {
         self.unfinished(stage).map(|step| step.entered_at)
@@ -140,9 +178,28 @@ impl History {
 
     /// Takes in that a worker began `stage`, for readers of an order that is at work there. `attempt` counts from 1.
     pub fn enter(&mut self, stage: Stage, attempt: u32, entered_at: Timestamp, worker: Arc<str>) {
-        let entered_at = self.entered_at(stage).unwrap_or(entered_at);
-        let reason = self.unfinished(stage).and_then(|step| step.reason.clone());
-        self.put(Step { stage, entered_at, finished_at: None, attempts: attempt, outcome: None, reason, worker });
+        let mut step = self.taken_up(stage, entered_at, worker);
+        step.attempts = attempt;
+        self.steps.push(step);
+    }
+
+    /// The unfinished step at `stage`, taken out to be put back further on, or a new one.
+    fn taken_up(&mut self, stage: Stage, entered_at: Timestamp, worker: Arc<str>) -> Step {
+        match self.unfinished(stage).is_some().then(|| self.steps.pop()).flatten() {
+            Some(step) => Step { worker, ..step },
+            None => Step {
+                stage,
+                entered_at,
+                finished_at: None,
+                attempts: 0,
+                outcome: None,
+                reason: None,
+                worker,
+                report: Report::default(),
+                retries: Vec::new(),
+                uncounted: 0,
+            },
+        }
     }
 
     /// Takes in what was recorded of the next attempt at `stage`.
@@ -153,20 +210,24 @@ impl History {
 
     /// Takes in what was recorded of attempt number `attempt` at `stage`.
     pub fn record_attempt(&mut self, stage: Stage, attempt: u32, record: &RecordedOutcome) {
-        let (outcome, reason) = match &record.decision {
+        let mut step = self.taken_up(stage, record.entered_at, record.worker.clone());
+        step.attempts = attempt;
+        (step.outcome, step.reason) = match &record.decision {
             Decision::Advance(_) | Decision::End(End::Completed) => (Some(StepOutcome::Done), None),
             Decision::End(End::Failed { reason }) => (Some(StepOutcome::Rejected), Some(reason.clone())),
-            Decision::Retry { reason, delay: _ } => (None, Some(reason.clone())),
+            Decision::Retry { reason, delay: _, counts } => {
+                if step.retries.len() == RETRIES_KEPT {
+                    step.retries.remove(0);
+                }
+                let (at, reason) = (record.finished_at, reason.clone());
+                step.retries.push(RetriedAttempt { attempt, at, reason: reason.clone(), counts: *counts });
+                step.uncounted += u32::from(!counts);
+                (None, Some(reason))
+            }
         };
-        self.put(Step {
-            stage,
-            entered_at: self.entered_at(stage).unwrap_or(record.entered_at),
-            finished_at: outcome.map(|_| record.finished_at),
-            attempts: attempt,
-            outcome,
-            reason,
-            worker: record.worker.clone(),
-        });
+        step.finished_at = step.outcome.map(|_| record.finished_at);
+        step.report = record.report.clone();
+        self.steps.push(step);
     }
 
     /// Takes in what the in-flight store knows of attempt number `attempt` at `stage`, for readers.
@@ -187,13 +248,6 @@ impl History {
             }
             Some(_) | None => self.enter(stage, attempt, entered_at, worker.clone()),
         }
-    }
-
-    fn put(&mut self, step: Step) {
-        if self.unfinished(step.stage).is_some() {
-            self.steps.pop();
-        }
-        self.steps.push(step);
     }
 
     /// Where the order is.
@@ -238,7 +292,12 @@ mod tests {
             finished_at: Timestamp::from_millis(at + 1),
             worker: "w1".into(),
             decision,
+            report: Report::default(),
         }
+    }
+
+    fn busy(counts: bool) -> Decision {
+        Decision::Retry { reason: "busy".into(), delay: Delay::at_least(Duration::ZERO), counts }
     }
 
     #[test]
@@ -268,13 +327,32 @@ mod tests {
     #[test]
     fn attempts_add_up_in_one_step_that_keeps_its_first_moment() {
         let mut history = History::default();
-        let retry = Decision::Retry { reason: "busy".into(), delay: Delay::at_least(Duration::ZERO) };
-        history.record(Stage::Scheduling, &record(5, retry));
+        history.record(Stage::Scheduling, &record(5, busy(true)));
         assert_eq!(history.next_attempt(Stage::Scheduling), 2);
         assert_eq!(history.status(), Status::In(Stage::Scheduling));
         history.record(Stage::Scheduling, &record(50, Decision::Advance(Stage::PreProcessing)));
         let [step] = history.steps() else { panic!("one step") };
         assert_eq!((step.attempts, step.entered_at, step.reason.as_deref()), (2, Timestamp::from_millis(5), None));
+    }
+
+    #[test]
+    fn a_step_keeps_why_it_was_tried_again_and_what_did_not_count() {
+        let mut history = History::default();
+        for n in 1..=25 {
+            history.record(Stage::Scheduling, &record(10 * n, busy(n % 5 > 0)));
+        }
+        assert_eq!(history.next_attempts(Stage::Scheduling), Attempts { number: 26, uncounted: 5 });
+        history.enter(Stage::Scheduling, 26, Timestamp::from_millis(300), "w2".into());
+        assert_eq!(history.steps()[0].retries.len(), RETRIES_KEPT);
+        let report = Report::default().with_note("at last");
+        let done = record(300, Decision::Advance(Stage::PreProcessing));
+        history.record_attempt(Stage::Scheduling, 26, &RecordedOutcome { report: report.clone(), ..done });
+        let [step] = history.steps() else { panic!("one step") };
+        assert_eq!((step.attempts, step.uncounted, &step.report, &step.reason), (26, 5, &report, &None));
+        let (at, reason) = (Timestamp::from_millis(61), "busy".to_owned());
+        assert_eq!(step.retries[0], RetriedAttempt { attempt: 6, at, reason, counts: true });
+        assert!(step.words_bytes() > report.size_bytes() + RETRIES_KEPT * 4);
+        assert_eq!(history.next_attempts(Stage::PreProcessing), Attempts { number: 1, uncounted: 0 });
     }
 
     #[test]

@@ -192,7 +192,7 @@ pub struct OrderRecord {
 }
 
 impl OrderRecord {
-    /// What one step adds to a message, about, in bytes.
+    /// What one step adds to a message beside what was said in it, about, in bytes.
     const STEP_SIZE_BYTES: usize = 160;
     /// What an order takes in a message beside its content and steps, about, in bytes.
     const ENVELOPE_SIZE_BYTES: usize = 128;
@@ -204,7 +204,8 @@ impl OrderRecord {
 
     /// About how much of a message it takes, in bytes.
     pub fn size_bytes(&self) -> usize {
-        self.order.json().len() + self.history.steps().len() * Self::STEP_SIZE_BYTES + Self::ENVELOPE_SIZE_BYTES
+        let steps: usize = self.history.steps().iter().map(|step| Self::STEP_SIZE_BYTES + step.words_bytes()).sum();
+        self.order.json().len() + steps + Self::ENVELOPE_SIZE_BYTES
     }
 
     /// The last moment something happened to it.

@@ -358,7 +358,7 @@ fn read_metadata<'a>(raw: &'a str, check: &mut Check) -> Option<Cow<'a, str>> {
     Some(compact)
 }
 
-fn has_nul(node: &Node<'_>) -> bool {
+pub(super) fn has_nul(node: &Node<'_>) -> bool {
     match node {
         Node::Null | Node::Bool | Node::Whole(_) | Node::Number => false,
         Node::String(text) => text.contains('\0'),
@@ -368,7 +368,7 @@ fn has_nul(node: &Node<'_>) -> bool {
 }
 
 /// Valid JSON without the white space between its tokens: an order is one line wherever it goes.
-fn without_whitespace(json: &str) -> Cow<'_, str> {
+pub(super) fn without_whitespace(json: &str) -> Cow<'_, str> {
     if !json.bytes().any(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')) {
         return Cow::Borrowed(json);
     }

@@ -11,10 +11,10 @@ pub struct NoWork;
 #[async_trait]
 impl Handler for NoWork {
     async fn handle(&self, _call: &Call<'_>) -> Outcome {
-        Outcome::Done
+        Outcome::done()
     }
 
     fn immediate(&self, _call: &Call<'_>) -> Option<Outcome> {
-        Some(Outcome::Done)
+        Some(Outcome::done())
     }
 }

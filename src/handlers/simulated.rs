@@ -24,7 +24,7 @@ impl Simulated {
         if rand::random_bool(self.failure_rate) {
             Outcome::Reject { reason: "simulated failure".into() }
         } else {
-            Outcome::Done
+            Outcome::done()
         }
     }
 }
@@ -55,12 +55,12 @@ mod tests {
         let order = OrderRecord::new(OrderId::from_uuid(Uuid::from_u128(1)), Timestamp::from_millis(0), order);
         let call = Call { order: &order, stage: Stage::Processing, attempt: 1 };
         let begun = tokio::time::Instant::now();
-        assert_eq!(Simulated::new(Duration::from_secs(5), 0.0).handle(&call).await, Outcome::Done);
+        assert_eq!(Simulated::new(Duration::from_secs(5), 0.0).handle(&call).await, Outcome::done());
         assert_eq!(begun.elapsed(), Duration::from_secs(5));
         let always = Simulated::new(Duration::ZERO, 1.0);
         assert!(matches!(always.immediate(&call), Some(Outcome::Reject { .. })));
         let twentieth = Simulated::new(Duration::ZERO, 0.05);
-        let failed = (0..10_000).filter(|_| twentieth.immediate(&call) != Some(Outcome::Done)).count();
+        let failed = (0..10_000).filter(|_| twentieth.immediate(&call) != Some(Outcome::done())).count();
         assert!((300..700).contains(&failed), "{failed} of 10,000 at 5 %");
     }
 

@@ -11,7 +11,8 @@ pub fn check(role: Role, values: &Values, problems: &mut Vec<Problem>) {
     listeners_differ(values, problems);
     for stage in Stage::ALL {
         handler_has_its_settings(stage, values, problems);
-        backoff_grows(stage, values, problems);
+        grows(stage, ["backoff_base", "backoff_cap"], values, problems);
+        grows(stage, ["breaker_pause_base", "breaker_pause_cap"], values, problems);
     }
     heartbeat_is_whole(values, problems);
     let (in_flight, ended) = ("redis.in_flight_ttl", "redis.ended_ttl");
@@ -52,24 +53,52 @@ fn listeners_differ(values: &Values, problems: &mut Vec<Problem>) {
     }
 }
 
+/// The settings that only one handler takes.
+const OF_HANDLERS: [(&str, &[&str]); 2] = [
+    ("simulated", &["delay", "failure_rate"]),
+    (
+        "http",
+        &[
+            "url",
+            "timeout",
+            "headers",
+            "signing_secret",
+            "calls_per_second",
+            "breaker_failures",
+            "breaker_pause_base",
+            "breaker_pause_cap",
+        ],
+    ),
+];
+
 fn handler_has_its_settings(stage: Stage, values: &Values, problems: &mut Vec<Problem>) {
     let handler = format!("stages.{stage}.handler");
-    if !values.are_right(&[&handler]) || values.text(&handler) != "none" {
+    if !values.are_right(&[&handler]) {
         return;
     }
-    for setting in ["delay", "failure_rate"] {
-        let name = format!("stages.{stage}.{setting}");
-        if values.are_right(&[&name]) && !values.is_default_value(&name) {
-            let text =
-                format!("is set, and {handler} is `none`, which takes no time and never fails: set it to `simulated`");
-            problems.push(values.problem(&name, text));
+    let chosen = values.text(&handler);
+    for (other, settings) in OF_HANDLERS.into_iter().filter(|(name, _)| *name != chosen) {
+        for setting in settings {
+            let name = format!("stages.{stage}.{setting}");
+            if values.are_right(&[&name]) && !values.is_default_value(&name) {
+                let why = match chosen {
+                    "none" => ", which takes no time and never fails",
+                    _ => ", which knows no such setting",
+                };
+                let text = format!("is set, and {handler} is `{chosen}`{why}: set it to `{other}`");
+                problems.push(values.problem(&name, text));
+            }
         }
+    }
+    let url = format!("stages.{stage}.url");
+    if chosen == "http" && values.are_right(&[&url]) && values.optional_url(&url).is_none() {
+        problems.push(values.problem(&url, format!("is not set, and {handler} is `http`: name the service to call")));
     }
 }
 
-fn backoff_grows(stage: Stage, values: &Values, problems: &mut Vec<Problem>) {
-    let base = format!("stages.{stage}.backoff_base");
-    let cap = format!("stages.{stage}.backoff_cap");
+fn grows(stage: Stage, [base, cap]: [&str; 2], values: &Values, problems: &mut Vec<Problem>) {
+    let base = format!("stages.{stage}.{base}");
+    let cap = format!("stages.{stage}.{cap}");
     if values.are_right(&[&base, &cap]) && values.duration(&base) > values.duration(&cap) {
         // Named is the one that was set last: the other may be a default.
         let (name, other, relation) = match values.is_default_value(&base) {

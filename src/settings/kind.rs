@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::http::{SecretHeader, read_headers, read_secrets};
 use super::units::{format_duration, format_size, parse_duration, parse_size};
-use super::urls::{Address, SecretUrl, check_amqp, check_postgres, check_redis};
+use super::urls::{Address, SecretUrl, check_amqp, check_http, check_postgres, check_redis};
+use crate::handlers::signature::Secret;
 
 /// The kind of value a setting takes; ranges include both ends.
 #[derive(Debug)]
@@ -39,6 +41,12 @@ pub enum Kind {
     AmqpUrls,
     RedisUrl,
     PostgresUrl,
+    /// Optional.
+    HttpUrl,
+    /// `Name: value`, one in a line.
+    Headers,
+    /// Separated by spaces.
+    SigningSecrets,
 }
 
 /// A value that was found legal. Shown, it is text that [`Kind::read_text`] reads back, passwords masked.
@@ -53,6 +61,8 @@ pub enum Value {
     Address(Address),
     Text(String),
     Urls(Vec<SecretUrl>),
+    Headers(Vec<SecretHeader>),
+    Secrets(Vec<Secret>),
 }
 
 const TEXT_CHARS_MAX: usize = 128;
@@ -124,6 +134,10 @@ impl Kind {
             Kind::AmqpUrls => read_amqp_urls(text),
             Kind::RedisUrl => check_redis(text).map(|()| one_url(text)),
             Kind::PostgresUrl => check_postgres(text).map(|()| one_url(text)),
+            Kind::HttpUrl | Kind::Headers | Kind::SigningSecrets if text.is_empty() => Ok(Value::Unset),
+            Kind::HttpUrl => check_http(text).map(|()| one_url(text)),
+            Kind::Headers => read_headers(text).map(Value::Headers),
+            Kind::SigningSecrets => read_secrets(text).map(Value::Secrets),
         }
     }
 
@@ -142,13 +156,9 @@ impl Kind {
             (Kind::Boolean | Kind::Whole { .. } | Kind::Fraction, _) => {
                 return Err(self.wrong_type(value));
             }
-            (Kind::AmqpUrls, Toml::Array(urls)) => {
-                let urls: Option<Vec<&str>> = urls.iter().map(Toml::as_str).collect();
-                match urls {
-                    Some(urls) => urls.join(","),
-                    None => return Err("must be a list of strings only".to_owned()),
-                }
-            }
+            (Kind::AmqpUrls, Toml::Array(urls)) => joined(urls, ",")?,
+            (Kind::Headers, Toml::Array(headers)) => joined(headers, "\n")?,
+            (Kind::SigningSecrets, Toml::Array(secrets)) => joined(secrets, " ")?,
             (_, Toml::String(text)) => text.value().clone(),
             _ => return Err(self.wrong_type(value)),
         };
@@ -162,7 +172,7 @@ impl Kind {
             Kind::Fraction => "a number from 0 to 1, without quotes",
             Kind::Duration { .. } => "a string with the unit in it, such as \"10s\"",
             Kind::Size { .. } => "a string such as \"256KiB\", or a whole number of bytes",
-            Kind::AmqpUrls => "a list of strings, or one string",
+            Kind::AmqpUrls | Kind::Headers | Kind::SigningSecrets => "a list of strings, or one string",
             Kind::Choice(_)
             | Kind::Address { .. }
             | Kind::Namespace
@@ -170,7 +180,8 @@ impl Kind {
             | Kind::Path
             | Kind::LogLevel
             | Kind::RedisUrl
-            | Kind::PostgresUrl => "a string",
+            | Kind::PostgresUrl
+            | Kind::HttpUrl => "a string",
         };
         format!("must be {wanted}, and is of type {}", value.type_name())
     }
@@ -195,6 +206,9 @@ impl Kind {
             Kind::AmqpUrls => "`amqp://` URLs, secret".to_owned(),
             Kind::RedisUrl => "`redis://` URL, secret".to_owned(),
             Kind::PostgresUrl => "`postgresql://` URL, secret".to_owned(),
+            Kind::HttpUrl => "`http://` or `https://` URL, secret, optional".to_owned(),
+            Kind::Headers => "`Name: value` lines, secret, optional".to_owned(),
+            Kind::SigningSecrets => "`whsec_…`, several separated by spaces, secret, optional".to_owned(),
         }
     }
 }
@@ -214,8 +228,18 @@ impl fmt::Display for Value {
                 let urls: Vec<String> = urls.iter().map(SecretUrl::to_string).collect();
                 f.write_str(&urls.join(","))
             }
+            Value::Headers(headers) => {
+                let headers: Vec<String> = headers.iter().map(SecretHeader::to_string).collect();
+                f.write_str(&headers.join("\n"))
+            }
+            Value::Secrets(secrets) => f.write_str(&vec!["***"; secrets.len()].join(" ")),
         }
     }
+}
+
+fn joined(texts: &toml_edit::Array, separator: &str) -> Result<String, String> {
+    let texts: Option<Vec<&str>> = texts.iter().map(toml_edit::Value::as_str).collect();
+    texts.map(|texts| texts.join(separator)).ok_or_else(|| "must be a list of strings only".to_owned())
 }
 
 fn any_of(choices: &[&str]) -> String {

@@ -9,6 +9,7 @@
 
 mod contradictions;
 mod effective;
+mod http;
 pub mod keys;
 pub mod kind;
 mod problems;
@@ -21,10 +22,12 @@ mod values;
 use std::fmt;
 
 pub use effective::Effective;
+pub use http::SecretHeader;
 pub use problems::{Problem, SettingsError};
 pub use sources::{Flag, Given, Origin};
 pub use typed::{
-    Api, Backend, Batch, Handler, Journal, Log, LogFormat, Postgres, RabbitMq, Redis, Settings, StageSettings, Stages,
+    Api, Backend, Batch, Handler, Http, Journal, Log, LogFormat, Postgres, RabbitMq, Redis, Settings, StageSettings,
+    Stages,
 };
 pub use urls::{Address, SecretUrl};
 

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::http::SecretHeader;
 use super::urls::{Address, SecretUrl};
 use super::values::Values;
 use crate::domain::{RetryPolicy, Stage};
+use crate::handlers::BreakerPolicy;
+use crate::handlers::signature::Secret;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -104,7 +107,7 @@ pub struct StageSettings {
 }
 
 /// `stages.<stage>.handler` and the settings of that handler.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Handler {
     None,
     Simulated {
@@ -112,6 +115,20 @@ pub enum Handler {
         /// From 0 to 1.
         failure_rate: f64,
     },
+    Http(Box<Http>),
+}
+
+/// The settings of the handler `http`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// One that `reqwest::Url` has been seen to read.
+    pub url: SecretUrl,
+    pub timeout: Duration,
+    pub headers: Vec<SecretHeader>,
+    pub secrets: Vec<Secret>,
+    /// `None` for no limit.
+    pub calls_per_second: Option<u32>,
+    pub breaker: BreakerPolicy,
 }
 
 /// `amqp_urls` and `rabbitmq.…`
@@ -221,6 +238,18 @@ impl StageSettings {
                     delay: values.duration(&name("delay")),
                     failure_rate: values.fraction(&name("failure_rate")),
                 },
+                "http" => Handler::Http(Box::new(Http {
+                    url: values.url(&name("url")),
+                    timeout: values.duration(&name("timeout")),
+                    headers: values.headers(&name("headers")).to_vec(),
+                    secrets: values.secrets(&name("signing_secret")).to_vec(),
+                    calls_per_second: Some(values.whole(&name("calls_per_second"))).filter(|calls| *calls > 0),
+                    breaker: BreakerPolicy {
+                        failures: values.whole(&name("breaker_failures")),
+                        pause_base: values.duration(&name("breaker_pause_base")),
+                        pause_cap: values.duration(&name("breaker_pause_cap")),
+                    },
+                })),
                 _ => Handler::None,
             },
             at_once: values.whole(&name("at_once")),

@@ -101,6 +101,13 @@ pub fn check_postgres(url: &str) -> Result<(), String> {
     check(url, SCHEMES, "postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
 }
 
+/// Checks a URL of a service. The reason never quotes it.
+pub fn check_http(url: &str) -> Result<(), String> {
+    check(url, &["http", "https"], "https://HOST/PATH")?;
+    // The first check says what is wrong, this one is by the parser that is to take it.
+    reqwest::Url::parse(url).map(drop).map_err(|error| format!("is no URL that can be called: {error}"))
+}
+
 fn is_key_value_form(text: &str) -> bool {
     text.split_once('=')
         .is_some_and(|(key, _)| !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
@@ -142,6 +149,7 @@ fn check(url: &str, schemes: &[&str], form: &str) -> Result<(), String> {
 /// The URL with its password replaced. What cannot be taken apart is hidden whole: better too little than a secret.
 pub fn mask(url: &str) -> String {
     const HIDDEN: &str = "***";
+    const SECRET_WORDS: [&str; 5] = ["pass", "token", "key", "secret", "sig"];
     let Some((scheme, rest)) = url.split_once("://") else {
         return match is_key_value_form(url) {
             true => mask_key_values(url),
@@ -163,7 +171,7 @@ pub fn mask(url: &str) -> String {
             let parameters: Vec<String> = query
                 .split('&')
                 .map(|parameter| match parameter.split_once('=') {
-                    Some((name, _)) if name.to_lowercase().contains("pass") => {
+                    Some((name, _)) if SECRET_WORDS.iter().any(|word| name.to_lowercase().contains(word)) => {
                         format!("{name}={HIDDEN}")
                     }
                     _ => parameter.to_owned(),
@@ -208,6 +216,7 @@ mod tests {
             ("redis://:pw@host", "redis://:***@host"),
             ("redis://pw@host", "redis://***@host"),
             ("redis-sentinel://:pw@host?sentinelPassword=pw2", "redis-sentinel://:***@host?sentinelPassword=***"),
+            ("https://user:pw@host/p?api_Key=pw&n=1", "https://user:***@host/p?api_Key=***&n=1"),
             ("postgresql://me@host/db", "postgresql://me@host/db"),
             ("postgresql://me@host/db?sslmode=off&password=pw", "postgresql://me@host/db?sslmode=off&password=***"),
             ("host=h user=me password=pw", "host=h user=me password=***"),
@@ -228,6 +237,7 @@ mod tests {
         assert_eq!(check_postgres("postgresql://me@a:5432,b:5433/db"), Ok(()));
         assert_eq!(check_postgres("host=/run/postgresql user=me"), Ok(()));
         assert_eq!(check_redis("redis://[::1]:6379"), Ok(()));
+        assert_eq!(check_http("https://user:pw@host:8443/orders?team=1"), Ok(()));
         for wrong in [
             check_amqp("127.0.0.1:5672"),
             check_amqp("amqps://host"),
@@ -238,6 +248,9 @@ mod tests {
             check_redis("redis://host:70000"),
             check_postgres("mysql://host"),
             check_postgres("somewhere"),
+            check_http("host/path"),
+            check_http("ftp://host"),
+            check_http("http://a b/"),
         ] {
             assert!(wrong.is_err());
         }

@@ -3,11 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::http::SecretHeader;
 use super::keys::{self, Key};
 use super::kind::Value;
 use super::problems::Problem;
 use super::sources::{Entry, Origin, Raw};
 use super::urls::{Address, SecretUrl};
+use crate::handlers::signature::Secret;
 
 const IN_TABLE: &str = "every name read here is in the table, with a value of its kind";
 
@@ -152,6 +154,29 @@ impl Values {
             _ => None,
         }
         .expect(IN_TABLE)
+    }
+
+    pub fn optional_url(&self, name: &str) -> Option<&SecretUrl> {
+        match self.value(name) {
+            Value::Urls(urls) => urls.first(),
+            _ => None,
+        }
+    }
+
+    /// None if there are none.
+    pub fn headers(&self, name: &str) -> &[SecretHeader] {
+        match self.value(name) {
+            Value::Headers(headers) => headers,
+            _ => &[],
+        }
+    }
+
+    /// None if there are none.
+    pub fn secrets(&self, name: &str) -> &[Secret] {
+        match self.value(name) {
+            Value::Secrets(secrets) => secrets,
+            _ => &[],
+        }
     }
 
     pub fn url(&self, name: &str) -> SecretUrl {

@@ -81,7 +81,7 @@ impl Finisher {
             Decision::Advance(next) => {
                 let _ = self.outbound.send(Outgoing { place: Place::Stage(next), order, ticket }).await;
             }
-            Decision::Retry { delay, reason: _ } => {
+            Decision::Retry { delay, reason: _, counts: _ } => {
                 let _ = self.outbound.send(Outgoing { place: Place::Delayed(self.stage, delay), order, ticket }).await;
             }
             Decision::End(_) => {

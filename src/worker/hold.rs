@@ -25,6 +25,11 @@ impl Ticket {
         std::iter::repeat_n(held, orders).map(Ticket)
     }
 
+    /// Whether both orders came with one delivery.
+    pub fn came_with(&self, other: &Ticket) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The order has its next place: the queue need not keep it any more.
     pub fn settle(self) {
         self.0.unsettled.fetch_sub(1, Ordering::AcqRel);

@@ -1,8 +1,16 @@
 //! Takes deliveries, begins their orders, and has the handler work on them.
+//!
+//! An order is begun only when the handler has room for it and the stage's gates ([`crate::gate`]) let it through: what
+//! was begun and not worked on would be counted as a delivery that failed. While a gate is closed nothing is
+//! subscribed to: what was delivered and not begun goes back to the queue, which can hold it for as long as it takes;
+//! a broker takes a delivery back that a worker holds for too long.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,14 +21,20 @@ use super::unpack::{InHand, unpack};
 use super::{StageOptions, WorkerOptions};
 use crate::batch::{BatchLimits, Batches, Load};
 use crate::domain::{OrderRecord, Outcome, RecordedOutcome, Stage, Timestamp, decide};
+use crate::gate::{Gate, Gates};
 use crate::handlers::Call;
 use crate::ports::{Begun, Clock, Delivery, Place, Ports, Random, Source, Subscription};
 
 /// Deliveries of an attempt after which its batch is taken apart: one order of it may be bringing workers down.
 const DELIVERIES_BEFORE_SPLIT: u32 = 3;
 
+/// How long orders may wait in hand for the handler to have room for them. What it works on ends within its own limits;
+/// both together stay below five minutes, and RabbitMQ cuts a consumer off that holds a delivery for thirty.
+const UNBEGUN_FOR: Duration = Duration::from_secs(60);
+
 pub(super) struct Receiver {
     batch: BatchLimits,
+    gates: Gates,
     work: Arc<Work>,
     ports: Ports,
     at_work: Arc<Semaphore>,
@@ -61,6 +75,7 @@ impl Receiver {
         Receiver {
             batch: options.batch,
             ports: ports.clone(),
+            gates: Gates::new(stage.handler.gate()),
             at_work: Arc::new(Semaphore::new(stage.at_once)),
             work: Arc::new(Work {
                 worker: options.name.clone(),
@@ -75,53 +90,136 @@ impl Receiver {
     }
 
     pub(super) async fn run(self) {
-        let source = Source::Stage(self.work.stage.stage);
-        let Subscription { deliveries, settle } = self.ports.queues.subscribe(source, self.work.stage.prefetch);
-        let mut batches = Batches::new(deliveries, self.batch);
+        let mut gates = self.gates.clone();
         loop {
-            let deliveries = tokio::select! {
+            let gate = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                deliveries = batches.next() => match deliveries {
-                    Some(deliveries) => deliveries,
-                    None => break,
-                },
+                gate = gates.until(|now| now != Gate::Closed) => gate,
             };
-            let fits = |order: &OrderRecord| order.history.is_at(self.work.stage.stage);
-            let in_hand = unpack(&self.ports, source, &settle, deliveries, fits).await;
-            self.begin(in_hand).await;
-        }
-        // Before the handlers are waited for: what was delivered and not looked at goes to somebody else now.
-        for delivery in batches.close().await {
-            settle.give_back(delivery.receipt);
+            if !self.receive(gate, &mut gates).await {
+                break;
+            }
         }
         self.handlers.close();
         self.handlers.wait().await;
     }
 
-    /// Begins the orders and sends each on its way.
-    async fn begin(&self, in_hand: Vec<InHand>) {
-        if in_hand.is_empty() {
+    /// Takes deliveries for as long as the gates stand as they do. Whether there may be more to come after that.
+    async fn receive(&self, gate: Gate, gates: &mut Gates) -> bool {
+        let source = Source::Stage(self.work.stage.stage);
+        let prefetch = match gate {
+            Gate::Open => self.work.stage.prefetch,
+            Gate::Ajar | Gate::Closed => 1,
+        };
+        let Subscription { deliveries, settle } = self.ports.queues.subscribe(source, prefetch);
+        let mut batches = Batches::new(deliveries, self.batch);
+        let more = loop {
+            let deliveries = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break false,
+                _ = gates.until(|now| now != gate) => break true,
+                deliveries = batches.next() => match deliveries {
+                    Some(deliveries) => deliveries,
+                    None => break false,
+                },
+            };
+            let fits = |order: &OrderRecord| order.history.is_at(self.work.stage.stage);
+            let in_hand = unpack(&self.ports, source, &settle, deliveries, fits).await;
+            if !self.work_on(in_hand, gates).await {
+                break true;
+            }
+        };
+        // Before the handlers are waited for: what was delivered and not looked at goes to somebody else now.
+        for delivery in batches.close().await {
+            settle.give_back(delivery.receipt);
+        }
+        more
+    }
+
+    /// Begins the orders as there is room for them; whether all were begun. Those that were not are in the queue again.
+    async fn work_on(&self, in_hand: Vec<InHand>, gates: &mut Gates) -> bool {
+        let until = Instant::now() + UNBEGUN_FOR;
+        let mut waiting = VecDeque::from(in_hand);
+        while !waiting.is_empty() {
+            let room = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return false,
+                room = self.room(waiting.len(), gates) => room,
+                () = tokio::time::sleep_until(until) => None,
+            };
+            let Some((orders, permits)) = room else {
+                self.put_back(waiting).await;
+                return false;
+            };
+            self.begin(waiting.drain(..orders).collect(), permits).await;
+        }
+        true
+    }
+
+    /// Waits until the handler has room; for how many of `wanted` orders, and the permits for them. `None` if a gate is
+    /// closed.
+    async fn room(&self, wanted: usize, gates: &mut Gates) -> Option<(usize, OwnedSemaphorePermit)> {
+        loop {
+            let gate = gates.now();
+            let (orders, permits) = match gate {
+                Gate::Closed => return None,
+                // Alone: everything that was begun before has ended.
+                Gate::Ajar => (1, self.work.stage.at_once),
+                Gate::Open => {
+                    // Nobody else takes any, so there are as many or more when they are taken.
+                    let free = self.at_work.available_permits().clamp(1, wanted);
+                    (free, free)
+                }
+            };
+            let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+            tokio::select! {
+                biased;
+                _ = gates.until(|now| now != gate) => {}
+                permits = self.at_work.clone().acquire_many_owned(permits) => {
+                    return Some((orders, permits.expect("the semaphore is never closed")));
+                }
+            }
+        }
+    }
+
+    /// Sees to it that orders in hand that were not begun are in the queue.
+    async fn put_back(&self, waiting: VecDeque<InHand>) {
+        let Some(first) = waiting.front() else { return };
+        // Only the first delivery can have been begun in part. Given back as a whole it would bring back those that were
+        // begun as well; so its rest becomes a message of its own. All others are given back with their tickets.
+        let of_first = waiting.iter().take_while(|other| other.ticket.came_with(&first.ticket)).count();
+        if of_first == first.delivered_with {
             return;
         }
+        let rest = waiting.into_iter().take(of_first).map(|i| (i.order, i.ticket));
+        let (orders, tickets): (Vec<_>, Vec<_>) = rest.unzip();
+        if publish(&self.ports, Place::Stage(self.work.stage.stage), &orders, &self.stop).await.is_ok() {
+            tickets.into_iter().for_each(Ticket::settle);
+        }
+    }
+
+    /// Begins the orders and sends each on its way. `permits` are divided among them.
+    async fn begin(&self, in_hand: Vec<InHand>, mut permits: OwnedSemaphorePermit) {
+        let each = permits.num_permits() / in_hand.len().max(1);
         let (stage, now) = (self.work.stage.stage, self.ports.clock.now());
         let (orders, held): (Vec<_>, Vec<_>) =
             in_hand.into_iter().map(|i| (i.order, (i.ticket, i.delivered_with))).unzip();
         let begun = self.begun(stage, now, &orders).await;
         for ((order, (ticket, delivered_with)), begun) in orders.into_iter().zip(held).zip(begun) {
+            let permit = permits.split(each);
             match begun {
                 Begun::Passed => ticket.settle(),
                 Begun::Recorded(outcome) => {
                     self.work.hand_on(Finished { order, ticket, outcome, is_recorded: true }).await
                 }
                 Begun::Fresh { deliveries } if deliveries > self.work.stage.max_deliveries => {
-                    let outcome = Outcome::Reject { reason: "delivered too often".into() };
-                    self.work.finish(order, ticket, now, outcome).await;
+                    self.work.finish(order, ticket, now, Outcome::reject("delivered too often")).await;
                 }
                 Begun::Fresh { deliveries } if deliveries > DELIVERIES_BEFORE_SPLIT && delivered_with > 1 => {
                     self.send_alone(order, ticket).await;
                 }
-                Begun::Fresh { deliveries: _ } | Begun::Absent => self.handle(order, ticket, now).await,
+                Begun::Fresh { deliveries: _ } | Begun::Absent => self.handle(order, ticket, now, permit).await,
             }
         }
     }
@@ -199,17 +297,17 @@ impl Receiver {
         ticket.settle();
     }
 
-    async fn handle(&self, order: OrderRecord, ticket: Ticket, entered_at: Timestamp) {
+    async fn handle(
+        &self,
+        order: OrderRecord,
+        ticket: Ticket,
+        entered_at: Timestamp,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
         let immediate = self.work.stage.handler.immediate(&self.work.call(&order));
         if let Some(outcome) = immediate {
             return self.work.finish(order, ticket, entered_at, outcome).await;
         }
-        let permit = tokio::select! {
-            biased;
-            // Not begun in earnest: it is given back.
-            () = self.stop.cancelled() => return,
-            permit = self.at_work.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
-        };
         let work = self.work.clone();
         self.handlers.spawn(async move {
             let outcome = work.stage.handler.handle(&work.call(&order)).await;
@@ -226,12 +324,13 @@ impl Work {
 
     /// Hands on what is to be recorded of an attempt that came to `outcome`.
     async fn finish(&self, order: OrderRecord, ticket: Ticket, entered_at: Timestamp, outcome: Outcome) {
-        let attempt = order.history.next_attempt(self.stage.stage);
+        let attempts = order.history.next_attempts(self.stage.stage);
         let outcome = RecordedOutcome {
             entered_at,
             finished_at: self.clock.now(),
             worker: self.worker.clone(),
-            decision: decide(self.stage.stage, outcome, attempt, &self.stage.retry, self.random.fraction()),
+            report: outcome.report(),
+            decision: decide(self.stage.stage, outcome, attempts, &self.stage.retry, self.random.fraction()),
         };
         self.hand_on(Finished { order, ticket, outcome, is_recorded: false }).await;
     }

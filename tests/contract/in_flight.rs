@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use ordering::domain::{Decision, OrderRecord, RecordedOutcome, Stage, Status};
+use ordering::domain::{Decision, Json, OrderRecord, RecordedOutcome, Report, Stage, Status};
 use ordering::ports::{Begun, InFlight, Recorded};
 
 use crate::support::{
@@ -56,6 +56,7 @@ macro_rules! suite {
             the_orders_of_a_batch_have_replies_of_their_own,
             an_order_that_comes_twice_in_a_batch_is_fenced_as_in_two,
             content_and_reasons_come_back_to_the_letter,
+            what_handlers_said_comes_back_to_the_letter,
             an_empty_batch_changes_nothing,
             the_store_says_that_it_is_well,
         );
@@ -529,6 +530,31 @@ pub async fn content_and_reasons_come_back_to_the_letter(subject: &Subject) {
     let ended = failed(&order, "\u{0}\u{fffd}'");
     end(subject, &ended).await;
     assert_eq!(find(subject, &order).await, Some(ended));
+}
+
+pub async fn what_handlers_said_comes_back_to_the_letter(subject: &Subject) {
+    let mut order = order();
+    put(subject, &order).await;
+    let result = Json::parse(r#"{"b":1.50,"a":"\u00e9 注文 🦀 ],\"end\"]"}"#).unwrap();
+    let report = Report::default().with_note("\"done\" 🦀").with_result(result);
+    for stage in Stage::ALL {
+        let down = retry("down");
+        let Decision::Retry { reason, delay, counts: _ } = down.decision.clone() else { panic!("a retry") };
+        let uncounted = RecordedOutcome { decision: Decision::Retry { reason, delay, counts: false }, ..down };
+        let said = RecordedOutcome { report: report.clone(), ..done(stage) };
+        for outcome in [retry("busy"), uncounted, said] {
+            assert_eq!(begin(subject, stage, &order).await, FRESH);
+            assert_eq!(record(subject, stage, &order, &outcome).await, Recorded::First);
+            assert_eq!(begin(subject, stage, &order).await, Begun::Recorded(outcome.clone()));
+            order.history.record(stage, &outcome);
+            // An end is shown when the archive has it.
+            if order.history.finished_at().is_none() {
+                assert_eq!(find(subject, &order).await.as_ref(), Some(&order));
+            }
+        }
+    }
+    end(subject, &order).await;
+    assert_eq!(find(subject, &order).await, Some(order));
 }
 
 pub async fn an_empty_batch_changes_nothing(subject: &Subject) {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ordering::adapters::embedded::{Embedded, EmbeddedOptions, OpenError};
-use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
+use ordering::domain::{Decision, End, Order, OrderId, OrderRecord, RecordedOutcome, Report, Stage, Timestamp};
 use ordering::ports::{Delivery, Queues, Source, Subscription};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -53,6 +53,7 @@ pub fn outcome(decision: Decision) -> RecordedOutcome {
         finished_at: Timestamp::from_millis(1_764_000_000_002),
         worker: "w".into(),
         decision,
+        report: Report::default(),
     }
 }
 

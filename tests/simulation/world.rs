@@ -164,6 +164,12 @@ impl World {
         state.held.len() + state.queues.values().map(VecDeque::len).sum::<usize>() + waiting
     }
 
+    /// How long the delivery that is held longest has been in hand.
+    pub fn longest_held(&self) -> Duration {
+        let state = self.state.lock().unwrap();
+        state.held.values().map(|(_, message)| message.ready_at.elapsed()).max().unwrap_or_default()
+    }
+
     /// Gives what a process holds to the others, as a broker does when its connection is gone.
     pub fn cut_off(&self, process: u64) {
         let mut state = self.state.lock().unwrap();

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ordering::domain::{Decision, Delay, End, Order, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
+use ordering::domain::{Decision, Delay, End, Order, OrderId, OrderRecord, RecordedOutcome, Report, Stage, Timestamp};
 use ordering::ports::{Clock, SystemClock};
 use uuid::Uuid;
 
@@ -84,6 +84,7 @@ pub fn outcome_of(worker: &str, decision: Decision) -> RecordedOutcome {
         finished_at: entered_at.after(Duration::from_millis(7)),
         worker: Arc::from(worker),
         decision,
+        report: Report::default(),
     }
 }
 
@@ -96,7 +97,7 @@ pub fn done(stage: Stage) -> RecordedOutcome {
 pub fn retry(reason: &str) -> RecordedOutcome {
     let delay = Delay::at_least(Duration::from_secs(2));
     let reason = reason.to_owned();
-    outcome_of("worker-1", Decision::Retry { reason, delay })
+    outcome_of("worker-1", Decision::Retry { reason, delay, counts: true })
 }
 
 pub fn failure(reason: &str) -> RecordedOutcome {

@@ -10,9 +10,12 @@
 //! | `[at,worker,n,g]` | the attempt was begun for the n-th time; the first one says when and by whom | `begin` |
 //! | `[entered_at,finished_at,worker,stage,"advance",g]` | its outcome, of which there is one; `stage` counts from 0 | `record` |
 //! | `[entered_at,finished_at,worker,delay_secs,reason,"retry",g]` | | |
+//! | `[entered_at,finished_at,worker,delay_secs,reason,"wait",g]` | the same, of an attempt that is not counted | |
 //! | `[entered_at,finished_at,worker,"complete",g]` | | |
 //! | `[entered_at,finished_at,worker,reason,"fail",g]` | | |
-//! | `[steps,g,"end"]` | the order has ended with these steps, each `[entered_at,finished_at,attempts,outcome,reason,worker]`; nothing comes after it | `end` |
+//! | `[steps,g,"end"]` | the order has ended with these steps, each `[entered_at,finished_at,attempts,outcome,reason,worker]`, or, if there is more to say of one, all as in a message ([`wire::encode_steps`]); nothing comes after it | `end` |
+//!
+//! Before `"advance"` and `"complete"` stands what the handler had to say, if anything: `{"note","result"}`.
 //!
 //! `g` is [`Progress`] as a number; times are in ms. So the last bytes of a record say how far it is, which is all the
 //! scripts look at, and one command writes a step.
@@ -27,13 +30,14 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    Decision, Delay, End, History, OrderRecord, Progress, RecordedOutcome, Stage, Step, StepOutcome, Timestamp,
+    Decision, Delay, End, History, Json, OrderRecord, Progress, RecordedOutcome, Report, Stage, Step, StepOutcome,
+    Timestamp,
 };
 use crate::ports::Unmoved;
 use crate::wire;
@@ -79,13 +83,20 @@ pub(super) fn encode_outcome(outcome: &RecordedOutcome, finished: Progress) -> V
     push(&mut text, format_args!("[{},{},", outcome.entered_at.as_millis(), outcome.finished_at.as_millis()));
     push_json(&mut text, &*outcome.worker);
     match &outcome.decision {
-        Decision::Advance(stage) => push(&mut text, format_args!(",{},\"advance\",", stage.index())),
-        Decision::Retry { reason, delay } => {
+        Decision::Advance(stage) => {
+            push(&mut text, format_args!(",{}", stage.index()));
+            push_report(&mut text, &outcome.report);
+            text.extend_from_slice(b",\"advance\",");
+        }
+        Decision::Retry { reason, delay, counts } => {
             push(&mut text, format_args!(",{},", delay.as_secs()));
             push_json(&mut text, reason);
-            text.extend_from_slice(b",\"retry\",");
+            text.extend_from_slice(if *counts { b",\"retry\"," } else { b",\"wait\"," });
         }
-        Decision::End(End::Completed) => text.extend_from_slice(b",\"complete\","),
+        Decision::End(End::Completed) => {
+            push_report(&mut text, &outcome.report);
+            text.extend_from_slice(b",\"complete\",");
+        }
         Decision::End(End::Failed { reason }) => {
             text.push(b',');
             push_json(&mut text, reason);
@@ -96,27 +107,73 @@ pub(super) fn encode_outcome(outcome: &RecordedOutcome, finished: Progress) -> V
     text
 }
 
+/// What a handler had to say.
+#[derive(Serialize, Deserialize)]
+struct ReportJson {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    result: Option<Box<RawValue>>,
+}
+
+fn push_report(text: &mut Vec<u8>, report: &Report) {
+    if *report == Report::default() {
+        return;
+    }
+    let result = report.result().and_then(|result| RawValue::from_string(result.as_str().to_owned()).ok());
+    text.push(b',');
+    push_json(text, &ReportJson { note: report.note().map(str::to_owned), result });
+}
+
 /// That the order has ended as its history says.
 pub(super) fn encode_end(order: &OrderRecord) -> Vec<u8> {
     let steps = order.history.steps();
     let mut text = Vec::with_capacity(steps.len() * 80 + 32);
-    text.extend_from_slice(b"[[");
+    text.push(b'[');
+    match steps.iter().all(is_plain) {
+        true => push_plain_steps(&mut text, steps),
+        false => text.extend_from_slice(wire::encode_steps(&order.history).as_bytes()),
+    }
+    push(&mut text, format_args!(",{},\"end\"]", progress_of(order).as_u64()));
+    text
+}
+
+/// Whether nothing is to be said of a step but what every step has.
+fn is_plain(step: &Step) -> bool {
+    step.report == Report::default() && step.retries.is_empty() && step.uncounted == 0
+}
+
+fn push_plain_steps(text: &mut Vec<u8>, steps: &[Step]) {
+    text.push(b'[');
     for (n, step) in steps.iter().enumerate() {
         // Its stage is its place. All fields are named, so that one that is added is not forgotten.
-        let Step { stage: _, entered_at, finished_at, attempts, outcome, reason, worker } = step;
+        let Step {
+            stage: _,
+            entered_at,
+            finished_at,
+            attempts,
+            outcome,
+            reason,
+            worker,
+            report: _,
+            retries: _,
+            uncounted: _,
+        } = step;
         if n > 0 {
             text.push(b',');
         }
         let finished_at = finished_at.map(Timestamp::as_millis);
         let outcome = outcome.map(StepOutcome::as_str);
-        push_json(&mut text, &(entered_at.as_millis(), finished_at, attempts, outcome, reason, &**worker));
+        push_json(text, &(entered_at.as_millis(), finished_at, attempts, outcome, reason, &**worker));
     }
-    push(&mut text, format_args!("],{},\"end\"]", progress_of(order).as_u64()));
-    text
+    text.push(b']');
 }
 
 /// The steps of [`encode_end`]; `None` if they are no history of an order.
 fn decode_steps(json: &str) -> Option<History> {
+    if json.starts_with("[{") {
+        return wire::decode_steps(json).ok();
+    }
     type StepJson<'a> = (i64, Option<i64>, u32, Option<Cow<'a, str>>, Option<String>, Cow<'a, str>);
     let steps: Vec<StepJson> = parse(json)?;
     let steps = steps.into_iter().zip(Stage::ALL).map(
@@ -135,6 +192,9 @@ fn decode_steps(json: &str) -> Option<History> {
                 outcome,
                 reason,
                 worker: Arc::from(&*worker),
+                report: Report::default(),
+                retries: Vec::new(),
+                uncounted: 0,
             })
         },
     );
@@ -262,13 +322,20 @@ impl Record {
 
 fn decode_outcome(word: &str, values: &[&RawValue]) -> Option<RecordedOutcome> {
     let [entered_at, finished_at, worker, values @ ..] = values else { return None };
+    let mut report = Report::default();
     let decision = match (word, values) {
-        ("advance", [stage]) => Decision::Advance(*Stage::ALL.get(read::<usize>(stage)?)?),
-        ("retry", [secs, reason]) => {
-            let delay = Delay::at_least(std::time::Duration::from_secs(read(secs)?));
-            Decision::Retry { reason: read(reason)?, delay }
+        ("advance", [stage, said @ ..]) => {
+            report = read_report(said)?;
+            Decision::Advance(*Stage::ALL.get(read::<usize>(stage)?)?)
         }
-        ("complete", []) => Decision::End(End::Completed),
+        ("retry" | "wait", [secs, reason]) => {
+            let delay = Delay::at_least(std::time::Duration::from_secs(read(secs)?));
+            Decision::Retry { reason: read(reason)?, delay, counts: word == "retry" }
+        }
+        ("complete", said) => {
+            report = read_report(said)?;
+            Decision::End(End::Completed)
+        }
         ("fail", [reason]) => Decision::End(End::Failed { reason: read(reason)? }),
         (_, _) => return None,
     };
@@ -277,6 +344,21 @@ fn decode_outcome(word: &str, values: &[&RawValue]) -> Option<RecordedOutcome> {
         finished_at: Timestamp::from_millis(read(finished_at)?),
         worker: Arc::from(read::<String>(worker)?),
         decision,
+        report,
+    })
+}
+
+/// `said` is nothing or one value.
+fn read_report(said: &[&RawValue]) -> Option<Report> {
+    let ReportJson { note, result } = match said {
+        [] => return Some(Report::default()),
+        [said] => read(said)?,
+        [..] => return None,
+    };
+    let report = note.map_or_else(Report::default, |note| Report::default().with_note(&note));
+    Some(match result {
+        Some(result) => report.with_result(Json::from_checked(result.get())),
+        None => report,
     })
 }
 

@@ -39,7 +39,9 @@ impl State {
         let record = self.records.entry(order.id).or_default();
         let ended_before = record.ended.as_ref().is_some_and(|(ended, _)| ended.passage >= order.passage);
         let progress = progress_of(order);
-        if ended_before || (record.put.is_some() && record.progress >= progress) {
+        let accepted = Progress::accepted(order.passage).as_u64();
+        let is_anothers = record.put.as_ref().is_some_and(|put| put.order != order.order) && record.progress > accepted;
+        if ended_before || is_anothers || (record.put.is_some() && record.progress >= progress) {
             return;
         }
         record.progress = progress;
@@ -59,19 +61,23 @@ impl State {
         }
     }
 
+    /// A record of other content that nobody has begun takes this one in.
+    fn make_way_for(&mut self, order: &OrderRecord) {
+        if self.records[&order.id].is_of_another(order) {
+            self.records.remove(&order.id);
+            self.put(order);
+        }
+    }
+
     fn begin(&mut self, stage: Stage, worker: &Arc<str>, at: Timestamp, order: &OrderRecord) -> Begun {
         let point = point(order, stage);
         let Some(record) = self.records.get(&order.id).filter(|record| record.put.is_some()) else {
             return Begun::Absent;
         };
-        // Of two orders with one key the first that is begun has it.
-        if order.id.placed() == Placed::AnyTime && record.put.as_ref().is_some_and(|put| put.order != order.order) {
-            if record.ended.is_some() || record.progress > Progress::accepted(order.passage).as_u64() {
-                return Begun::Passed;
-            }
-            self.records.remove(&order.id);
-            self.put(order);
+        if record.is_of_another_for_good(order) {
+            return Begun::Passed;
         }
+        self.make_way_for(order);
         let record = &self.records[&order.id];
         let finished = Progress::finished(point.0, stage, point.2).as_u64();
         if record.ended.is_some() || record.progress > finished {
@@ -93,9 +99,14 @@ impl State {
 
     fn record(&mut self, stage: Stage, order: &OrderRecord, outcome: &RecordedOutcome) -> Recorded {
         let point = point(order, stage);
-        let Some(record) = self.records.get_mut(&order.id).filter(|record| record.put.is_some()) else {
+        let Some(record) = self.records.get(&order.id).filter(|record| record.put.is_some()) else {
             return Recorded::Absent;
         };
+        if record.is_of_another_for_good(order) {
+            return Recorded::Passed;
+        }
+        self.make_way_for(order);
+        let record = self.records.get_mut(&order.id).expect("it is there");
         let finished = Progress::finished(point.0, stage, point.2).as_u64();
         if record.ended.is_some() || record.progress > finished {
             return Recorded::Passed;
@@ -132,6 +143,16 @@ impl State {
 }
 
 impl Record {
+    fn is_of_another(&self, order: &OrderRecord) -> bool {
+        order.id.placed() == Placed::AnyTime && self.put.as_ref().is_some_and(|put| put.order != order.order)
+    }
+
+    /// Of two orders with one key the first that is begun has it.
+    fn is_of_another_for_good(&self, order: &OrderRecord) -> bool {
+        let is_begun = self.ended.is_some() || self.progress > Progress::accepted(order.passage).as_u64();
+        self.is_of_another(order) && is_begun
+    }
+
     pub(super) fn ended_at(&self) -> Option<Instant> {
         self.ended.as_ref().map(|(_, at)| *at)
     }

@@ -91,7 +91,9 @@ impl Queues for Process {
                     } else {
                         // Not always the first: queues of several consumers promise no order.
                         let pick = state.rng.random_range(0..ready.len().min(3));
-                        let message = state.queues.get_mut(&queue(source)).unwrap().remove(ready[pick]).unwrap();
+                        let mut message = state.queues.get_mut(&queue(source)).unwrap().remove(ready[pick]).unwrap();
+                        // Since when it is held; given back it is ready at once.
+                        message.ready_at = now;
                         let connection = process.connection.load(Ordering::Relaxed);
                         let tag = process.world.tags.fetch_add(1, Ordering::Relaxed);
                         let contents = Ok(message.orders.clone());

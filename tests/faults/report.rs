@@ -16,7 +16,7 @@ const CASES_MAX: usize = 10;
 pub struct Struck {
     pub kind: Kind,
     pub from: Duration,
-    /// When the part ran again.
+    /// When all that was broken in its round ran again.
     pub healed: Duration,
     /// When every process said that it was ready; `None` if that did not come.
     pub ready: Option<Duration>,

@@ -91,13 +91,17 @@ fn now_ms() -> i64 {
 /// Breaks and heals for as long as the options say, and prints what came of it; whether everything held.
 pub async fn run(options: &Options) -> bool {
     let logs = make_logs(options.seed);
-    let folder = tempfile::Builder::new().prefix("ordering-faults").tempdir().unwrap();
-    // Postgres, which does not run as root, must get through to its part of it.
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
-    let folder_path = options.folder.clone().unwrap_or_else(|| folder.path().to_owned());
+    let temporary = options.folder.is_none().then(|| {
+        let folder = tempfile::Builder::new().prefix("ordering-faults").tempdir().unwrap();
+        // Postgres, which does not run as root, must get through to its part of it.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        folder
+    });
+    let folder =
+        options.folder.as_deref().or(temporary.as_ref().map(tempfile::TempDir::path)).expect("one of them is there");
     println!("seed {}; logs in {}", options.seed, logs.display());
 
-    let servers = Servers::start(&folder_path, &logs).await;
+    let servers = Servers::start(folder, &logs).await;
     let network = Network::start(&servers).await;
     let namespace = format!("faults_{}", uuid::Uuid::now_v7().simple());
     let fleet = Arc::new(tokio::task::block_in_place(|| Fleet::start(&network, &namespace, &logs)));
@@ -213,7 +217,9 @@ impl Run {
         self.complaints.extend(injected.into_iter().filter_map(Result::err));
         let ready = self.until_ready().await;
         self.until_accepted(1).await;
-        for struck in struck.into_iter().map(|struck| Struck { ready, ..struck }) {
+        // Nothing is ready before the longer one of two is healed.
+        let healed = struck.iter().map(|struck| struck.healed).max().unwrap_or_default();
+        for struck in struck.into_iter().map(|struck| Struck { healed, ready, ..struck }) {
             let gap = struck.longest_gap(&self.notes.log().promises);
             self.say(&format!("  {}: {:.1} s without service", struck.kind.name(), gap.as_secs_f64()));
             self.struck.push(struck);

@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | `ORDERING_TEST_FAULTS_SEED` | 1 | decides which faults come, when, and whom they strike |
 //! | `ORDERING_TEST_FAULTS_MINUTES` | until every kind has come once | how long there are faults; past 10 they last up to 40 s instead of 4 s |
-//! | `ORDERING_TEST_FAULTS_ONLY` | all usual ones | kinds, or how their names begin, comma separated |
+//! | `ORDERING_TEST_FAULTS_ONLY` | all | kinds, or how their names begin, comma separated |
 //! | `ORDERING_TEST_FAULTS_RATE` | 40 | orders per second |
 //! | `ORDERING_TEST_FAULTS_DIR` | a temporary folder | where the servers live |
 //! | `ORDERING_TEST_FAULTS_KEEP` | | if set, logs are kept even if all is well |

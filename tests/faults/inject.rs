@@ -9,6 +9,9 @@ use super::processes::{Fleet, Process};
 use super::schedule::Fault;
 use super::servers::{EVERY, NODES, POSTGRES, Servers};
 
+/// What a lost queue held is published again five seconds after the loss was noticed, which may take as long.
+const RESTORED_AFTER: Duration = Duration::from_secs(15);
+
 /// How long it takes until somebody notices that the standby is gone, and lets commits be without it.
 const STANDBY_NOTICED: Duration = Duration::from_secs(2);
 /// RabbitMQ's settings while all is well: those of `scripts/servers`.
@@ -151,6 +154,8 @@ impl World {
                 self.control(fault, &["delete_vhost", "/"]).await;
                 self.control(fault, &["add_vhost", "/"]).await;
                 self.control(fault, &["set_permissions", "-p", "/", "guest", ".*", ".*", ".*"]).await;
+                // Until what was lost is published again its records are the only copy.
+                tokio::time::sleep(RESTORED_AFTER).await;
             }
         }
         Ok(())

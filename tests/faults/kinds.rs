@@ -153,9 +153,10 @@ impl Kind {
         }
     }
 
-    /// Whether it happens without being asked for. Queues that lose what they confirmed are beyond what holds by itself.
-    pub fn is_usual(self) -> bool {
-        self != Kind::WipeRabbitMq
+    /// Whether nothing else may happen meanwhile: of two copies of an order, one in a queue and one in a record, one may be
+    /// lost at a time.
+    pub fn is_alone(self) -> bool {
+        self == Kind::WipeRabbitMq || self.part() == Part::Everything
     }
 
     /// The kinds whose names begin with `text`: `kill`, or `kill-redis`.

@@ -44,7 +44,7 @@ impl Options {
             text(name).map(|text| text.parse::<f64>().unwrap_or_else(|_| panic!("{name}: {text} is no number")))
         };
         let kinds = match text("ONLY") {
-            None => Kind::ALL.into_iter().filter(|kind| kind.is_usual()).collect(),
+            None => Kind::ALL.to_vec(),
             Some(names) => names.split(',').flat_map(named).collect(),
         };
         Options {

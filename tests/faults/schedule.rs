@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::kinds::{Kind, Part};
+use super::kinds::Kind;
 
 /// How often a second fault strikes while the first lasts.
 const SECOND: f64 = 1.0 / 3.0;
@@ -59,10 +59,7 @@ impl Schedule {
 
     /// Of the kinds that are left, one that can strike beside `first`.
     fn second(&mut self, first: Kind) -> Option<Kind> {
-        let beside = |kind: &Kind| {
-            let parts = [first.part(), kind.part()];
-            parts[0] != parts[1] && !parts.contains(&Part::Everything)
-        };
+        let beside = |kind: &Kind| first.part() != kind.part() && !first.is_alone() && !kind.is_alone();
         let n = self.left.iter().rposition(beside)?;
         Some(self.left.remove(n))
     }
@@ -109,7 +106,7 @@ fn every_kind_comes_before_one_comes_again_and_two_at_once_strike_different_part
             if let [first, second] = &faults[..] {
                 at_once += 1;
                 assert_ne!(first.kind.part(), second.kind.part());
-                assert!(faults.iter().all(|fault| fault.kind.part() != Part::Everything));
+                assert!(!faults.iter().any(|fault| fault.kind.is_alone()));
                 assert!(second.after < first.lasts);
             }
             come.extend(faults.iter().map(|fault| fault.kind));

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{BatchLimits, Batches, Load};
 use crate::domain::{Order, OrderId, OrderRecord};
+use crate::metrics::{Metrics, Refused};
 use crate::ports::{Clock, Ports, Random, Unavailable};
 use keep::{Keeper, Verdict};
 
@@ -74,6 +75,7 @@ impl Backlog {
 pub struct Intake {
     waiting: mpsc::Sender<Waiting>,
     backlog: Backlog,
+    metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 }
@@ -93,7 +95,7 @@ impl Load for Waiting {
 
 impl Intake {
     /// Starts the keeping task on the current runtime.
-    pub fn start(options: IntakeOptions, ports: &Ports, backlog: Backlog) -> Intake {
+    pub fn start(options: IntakeOptions, ports: &Ports, backlog: Backlog, metrics: Arc<Metrics>) -> Intake {
         let (waiting, receiver) = mpsc::channel(options.waiting_max);
         let keeping = Keeping {
             batches: Batches::new(receiver, options.batch),
@@ -101,7 +103,7 @@ impl Intake {
             refused: 0,
         };
         tokio::spawn(keeping.run());
-        Intake { waiting, backlog, clock: ports.clock.clone(), random: ports.random.clone() }
+        Intake { waiting, backlog, metrics, clock: ports.clock.clone(), random: ports.random.clone() }
     }
 
     /// Takes an order, and gives it its id: the one its Idempotency-Key stands for, or a new one. Comes back when the
@@ -110,6 +112,17 @@ impl Intake {
     /// # Errors
     /// [`NotAccepted`]; passing, but for [`NotAccepted::KeyReused`].
     pub async fn accept(&self, order: Order, key: Option<&str>) -> Result<OrderId, NotAccepted> {
+        let accepted = self.take(order, key).await;
+        match &accepted {
+            Ok(_) => self.metrics.accepted(1),
+            Err(NotAccepted::Overloaded | NotAccepted::Unavailable(_)) => self.metrics.refused(Refused::Overloaded),
+            Err(NotAccepted::Unconfirmed { .. }) => self.metrics.refused(Refused::Unconfirmed),
+            Err(NotAccepted::KeyReused { .. }) => self.metrics.refused(Refused::KeyReused),
+        }
+        accepted
+    }
+
+    async fn take(&self, order: Order, key: Option<&str>) -> Result<OrderId, NotAccepted> {
         if self.backlog.is_full() {
             return Err(NotAccepted::Overloaded);
         }
@@ -148,8 +161,8 @@ impl Keeping {
         }
     }
 
-    /// Says that orders are not taken, once for an outage and not for each batch of it, and refuses those behind: each
-    /// batch would take its own time to fail, and the last in line all of them together.
+    /// Says that orders are not taken, once for an outage and not for each batch of it. While nothing takes any, those
+    /// behind are refused too: each batch would take its own time to fail, and the last in line all of them together.
     fn log(&mut self, verdicts: &[Verdict]) {
         let (mut refused, mut reason) = (0, None);
         for verdict in verdicts {
@@ -166,7 +179,10 @@ impl Keeping {
                 if self.refused == 0 {
                     tracing::warn!(%unavailable, "orders are not taken");
                 }
-                self.refused += refused + refuse_all(self.batches.drain(), unavailable);
+                self.refused += refused;
+                if self.keeper.takes_nothing() {
+                    self.refused += refuse_all(self.batches.drain(), unavailable);
+                }
             }
             None if self.refused > 0 && verdicts.iter().any(Result::is_ok) => {
                 tracing::info!(refused = self.refused, "orders are taken again");

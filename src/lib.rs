@@ -25,6 +25,7 @@ pub mod handlers;
 pub mod intake;
 pub mod logging;
 pub mod lookup;
+pub mod metrics;
 pub mod ports;
 pub mod process;
 pub mod readiness;

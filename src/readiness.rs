@@ -1,11 +1,13 @@
 //! Whether this process can do its work, and if not, whose fault it is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Metrics;
 use crate::ports::{Ports, Unavailable};
 
 /// A part that takes longer than this to say how it is counts as down.
@@ -15,6 +17,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Readiness {
     pub ports: Ports,
+    /// What it has counted so far.
+    pub metrics: Arc<Metrics>,
     /// Whether the process takes new orders: it can do that while the queues are down, if there is a journal.
     pub takes_orders: bool,
     /// Cancelled when the process begins to stop.

@@ -20,6 +20,7 @@ use crate::domain::Stage;
 use crate::handlers::{Handlers, HttpHandler, HttpOptions, NoWork, Simulated};
 use crate::intake::{Backlog, Intake, IntakeOptions, Journaling};
 use crate::lookup::Lookup;
+use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::process;
 use crate::readiness::Readiness;
@@ -118,17 +119,19 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
     let backend = Backend::open(settings)?;
     let ports = backend.ports();
     let backlog = Backlog::default();
-    let upkeep = Upkeep::start(&upkeep_options(settings), &ports, parts.orders.then(|| backlog.clone()));
-    let worker = (!stages.is_empty()).then(|| start_worker(settings, &ports, stages));
+    let metrics = Arc::new(Metrics::default());
+    let upkeep = Upkeep::start(&upkeep_options(settings, &metrics), &ports, parts.orders.then(|| backlog.clone()));
+    let worker = (!stages.is_empty()).then(|| start_worker(settings, &ports, &metrics, stages));
     let stopping = CancellationToken::new();
     let api = match listener {
         Some(listener) => {
             let services = parts.orders.then(|| Services {
-                orders: orders(settings, &ports, backlog),
+                orders: orders(settings, &ports, backlog, &metrics),
                 dead_letters: DeadLetterOffice::new(&ports),
             });
             let readiness = Readiness {
                 ports: ports.clone(),
+                metrics: metrics.clone(),
                 takes_orders: parts.orders,
                 stopping: stopping.clone(),
                 names: backend.names(),
@@ -172,7 +175,7 @@ fn batch_limits(settings: &Settings) -> BatchLimits {
     BatchLimits { orders_max: settings.batch.orders_max, bytes_max: settings.batch.bytes_max }
 }
 
-fn orders(settings: &Settings, ports: &Ports, backlog: Backlog) -> Orders {
+fn orders(settings: &Settings, ports: &Ports, backlog: Backlog, metrics: &Arc<Metrics>) -> Orders {
     let options = IntakeOptions {
         batch: batch_limits(settings),
         waiting_max: settings.api.requests_max,
@@ -182,7 +185,7 @@ fn orders(settings: &Settings, ports: &Ports, backlog: Backlog) -> Orders {
         },
     };
     Orders {
-        intake: Intake::start(options, ports, backlog),
+        intake: Intake::start(options, ports, backlog, metrics.clone()),
         lookup: Lookup::new(ports),
         body_bytes_max: settings.api.body_max_bytes,
         body_timeout: settings.api.request_timeout,
@@ -197,18 +200,20 @@ fn api_options(settings: &Settings) -> ApiOptions {
     ApiOptions { threads, connections_max: settings.api.connections_max, request_timeout: settings.api.request_timeout }
 }
 
-fn upkeep_options(settings: &Settings) -> UpkeepOptions {
+fn upkeep_options(settings: &Settings, metrics: &Arc<Metrics>) -> UpkeepOptions {
     UpkeepOptions {
         // A name can be given twice, a lease must not be.
         holder: format!("{} {:08x}", settings.worker_name, rand::random::<u32>()).into(),
         batch: batch_limits(settings),
         reconcile_after: settings.reconcile_after,
         backlog_max_messages: settings.api.backlog_max_messages,
+        metrics: metrics.clone(),
     }
 }
 
-fn start_worker(settings: &Settings, ports: &Ports, stages: Vec<StageOptions>) -> Worker {
-    let options = WorkerOptions { name: settings.worker_name.clone(), batch: batch_limits(settings) };
+fn start_worker(settings: &Settings, ports: &Ports, metrics: &Arc<Metrics>, stages: Vec<StageOptions>) -> Worker {
+    let options =
+        WorkerOptions { name: settings.worker_name.clone(), batch: batch_limits(settings), metrics: metrics.clone() };
     Worker::start(&options, ports, stages)
 }
 

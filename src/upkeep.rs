@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::batch::BatchLimits;
 use crate::domain::OrderRecord;
 use crate::intake::Backlog;
+use crate::metrics::Metrics;
 use crate::ports::{Place, Ports};
 
 pub struct UpkeepOptions {
@@ -37,6 +38,7 @@ pub struct UpkeepOptions {
     pub reconcile_after: Duration,
     /// Messages in the first queue past which the backlog is full.
     pub backlog_max_messages: u64,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The tasks at work.
@@ -51,13 +53,24 @@ impl Upkeep {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let lease = Lease::new(ports.leases.clone(), options.holder.clone());
         if let Some(journal) = ports.journal.clone() {
-            let outbox = outbox::Outbox { ports: ports.clone(), journal, lease: lease.clone(), batch: options.batch };
+            let outbox = outbox::Outbox {
+                ports: ports.clone(),
+                journal,
+                lease: lease.clone(),
+                batch: options.batch,
+                metrics: options.metrics.clone(),
+            };
             tasks.spawn(outbox.run(stop.clone()));
-            let reconciler = reconciler::Reconciler::new(ports, lease, options.batch, options.reconcile_after);
+            let reconciler = reconciler::Reconciler::new(ports, lease, options);
             tasks.spawn(reconciler.run(stop.clone()));
         }
         if let Some(subscription) = ports.queues.dead_letters(dead_letters::PREFETCH) {
-            tasks.spawn(dead_letters::run(subscription, ports.dead_letters.clone(), stop.clone()));
+            tasks.spawn(dead_letters::run(
+                subscription,
+                ports.dead_letters.clone(),
+                options.metrics.clone(),
+                stop.clone(),
+            ));
         }
         if let Some(backlog) = backlog {
             tasks.spawn(backlog::watch(ports.queues.clone(), backlog, options.backlog_max_messages, stop.clone()));

@@ -5,11 +5,14 @@ mod system;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use system::{System, assert_completed, ended, http, place};
+
+/// How long a test waits for something that must happen.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Running {
     system: System,
@@ -229,6 +232,47 @@ async fn more_than_may_wait_is_refused_at_once_and_the_rest_is_taken() {
         }
     }
     assert!(taken > 0 && refused > 0, "{taken} taken, {refused} refused");
+}
+
+#[tokio::test]
+async fn past_its_bound_the_backlog_refuses_new_orders_until_it_is_worked_off() {
+    const SLOW: [&str; 5] = [
+        "stages.scheduling.handler=simulated",
+        "stages.scheduling.delay=100ms",
+        "stages.scheduling.at_once=1",
+        "stages.scheduling.prefetch=1",
+        "batch.orders_max=1",
+    ];
+    let settings = SLOW.into_iter().chain(["api.backlog_max=5"]).flat_map(|setting| ["--set", setting]);
+    let running = start(&settings.collect::<Vec<_>>());
+    let (body, end) = (order().to_string(), Instant::now() + DEADLINE);
+    let mut taken = 0;
+    let refused = loop {
+        let answer = running.post(body.clone()).await;
+        if answer.status() != 202 {
+            break answer;
+        }
+        taken += 1;
+        assert!(Instant::now() < end, "{taken} orders taken, and none refused");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert!(taken > 5, "{taken} orders are no backlog");
+    assert!(refused.headers().contains_key("retry-after"));
+    problem(refused, 503, "overloaded").await;
+    while running.post(body.clone()).await.status() != 202 {
+        assert!(Instant::now() < end, "no order is taken again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let metrics = running.get("/metrics").await;
+    assert!(metrics.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+    let metrics = metrics.text().await.unwrap();
+    let count = |name: &str| -> usize {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("{name} in\n{metrics}")).parse().unwrap()
+    };
+    assert_eq!(count("ordering_orders_accepted_total"), taken + 1);
+    assert!(count("ordering_orders_refused_total{reason=\"overloaded\"}") >= 1);
+    assert!(count("ordering_orders_ended_total{status=\"completed\"}") >= 1);
 }
 
 #[tokio::test]

@@ -127,6 +127,7 @@ fn start_upkeep(process: &Process, backlog: Option<Backlog>) -> Upkeep {
         batch: limits(),
         reconcile_after: RECONCILE_AFTER,
         backlog_max_messages: 1_000,
+        metrics: Arc::default(),
     };
     Upkeep::start(&options, &process.ports(), backlog)
 }
@@ -142,7 +143,7 @@ fn start_worker(world: &Arc<World>, number: usize) -> WorkerProcess {
         retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(15) },
         max_deliveries: 1_000,
     });
-    let options = WorkerOptions { name: format!("worker-{number}").into(), batch: limits() };
+    let options = WorkerOptions { name: format!("worker-{number}").into(), batch: limits(), metrics: Arc::default() };
     let worker = Worker::start(&options, &process.ports(), stages.into());
     let upkeep = start_upkeep(&process, None);
     WorkerProcess { process, gates, _worker: worker, _upkeep: upkeep }
@@ -160,7 +161,12 @@ fn start_api(world: &Arc<World>, kind: Kind) -> Api {
     let options = IntakeOptions { batch: limits(), waiting_max: 64, journaling: kind.journaling() };
     let (ports, backlog) = (process.ports(), Backlog::default());
     let upkeep = start_upkeep(&process, Some(backlog.clone()));
-    Api { intake: Intake::start(options, &ports, backlog), lookup: Lookup::new(&ports), process, _upkeep: upkeep }
+    Api {
+        intake: Intake::start(options, &ports, backlog, Arc::default()),
+        lookup: Lookup::new(&ports),
+        process,
+        _upkeep: upkeep,
+    }
 }
 
 /// What customers were told.
@@ -405,7 +411,7 @@ async fn orders_that_wait_too_long_for_their_turn_go_back_to_the_queue() {
         process.publish(Place::Stage(Stage::FIRST), batch).await.unwrap();
         process.put(batch).await.unwrap();
     }
-    let options = WorkerOptions { name: "worker".into(), batch: limits() };
+    let options = WorkerOptions { name: "worker".into(), batch: limits(), metrics: Arc::default() };
     let stages = Stage::ALL.map(|stage| StageOptions {
         stage,
         handler: Arc::new(Slow),

@@ -4,12 +4,21 @@ use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use serde_json::json;
 
+use crate::metrics;
 use crate::readiness::{Part, Readiness};
 
 /// `GET /healthz`: the process answers, whatever the state of the parts it needs. For whoever restarts processes: a
 /// restart mends no database.
 pub async fn healthz() -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(json!({"status": "alive"}))
+}
+
+/// `GET /metrics`: what the process has counted.
+pub async fn metrics(readiness: web::Data<Readiness>) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .content_type(metrics::CONTENT_TYPE)
+        .body(readiness.metrics.text())
 }
 
 /// `GET /readyz`: 200 if work can be sent here, 503 if not; either way which parts are up.

@@ -156,6 +156,7 @@ fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
         dead_letter_routes(app.app_data(dead_letters));
     }
     app.service(web::resource("/healthz").route(get_or_head().to(health::healthz)).default_service(only("GET, HEAD")))
+        .service(web::resource("/metrics").route(get_or_head().to(health::metrics)).default_service(only("GET, HEAD")))
         .service(web::resource("/readyz").route(get_or_head().to(health::readyz)).default_service(only("GET, HEAD")));
 }
 

@@ -117,6 +117,11 @@ impl Keeper {
         batch.verdicts()
     }
 
+    /// Whether there is nowhere to keep an order at the moment.
+    pub(super) fn takes_nothing(&self) -> bool {
+        self.ports.queues.takes().is_err() && !self.journal_takes()
+    }
+
     fn journal_takes(&self) -> bool {
         self.ports.journal.as_ref().is_some_and(|journal| journal.takes().is_ok())
     }

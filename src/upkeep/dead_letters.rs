@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{BatchLimits, Batches, Load};
+use crate::metrics::Metrics;
 use crate::ports::{DeadDelivery, DeadLetter, DeadLetters, DeadSubscription, Settle};
 
 /// Letters held at once; a letter may be as large as a message can be.
@@ -25,7 +26,12 @@ impl Load for DeadDelivery {
 }
 
 /// Runs until `stop`.
-pub(super) async fn run(subscription: DeadSubscription, store: Arc<dyn DeadLetters>, stop: CancellationToken) {
+pub(super) async fn run(
+    subscription: DeadSubscription,
+    store: Arc<dyn DeadLetters>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
     let DeadSubscription { deliveries, settle } = subscription;
     let mut batches = Batches::new(deliveries, LIMITS);
     loop {
@@ -39,6 +45,7 @@ pub(super) async fn run(subscription: DeadSubscription, store: Arc<dyn DeadLette
         };
         let (receipts, letters): (Vec<_>, Vec<_>) = batch.into_iter().map(|d| (d.receipt, d.letter)).unzip();
         let is_kept = keep(&*store, &letters, &stop).await;
+        metrics.dead_letters(if is_kept { receipts.len() } else { 0 });
         for receipt in receipts {
             match is_kept {
                 true => settle.ack(receipt),
@@ -55,7 +62,7 @@ async fn keep(store: &dyn DeadLetters, letters: &[DeadLetter], stop: &Cancellati
     loop {
         let Err(unavailable) = store.keep(letters).await else {
             for letter in letters {
-                tracing::warn!(letter = %letter.id, source = ?letter.source, reason = letter.reason, "a dead letter is kept");
+                tracing::warn!(letter = %letter.id, source = %letter.source, reason = letter.reason, "a dead letter is kept");
             }
             return true;
         };

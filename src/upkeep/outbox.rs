@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Lease, messages};
 use crate::batch::BatchLimits;
 use crate::domain::OrderId;
+use crate::metrics::Metrics;
 use crate::ports::{Journal, Ports, Unavailable};
 
 const LEASE: &str = "outbox";
@@ -28,6 +29,7 @@ pub(super) struct Outbox {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) lease: Lease,
     pub(super) batch: BatchLimits,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Outbox {
@@ -80,6 +82,7 @@ impl Outbox {
             sent.map_err(|error| error.unavailable().clone())?;
             let ids: Vec<OrderId> = message.iter().map(|order| order.id).collect();
             self.journal.published(&ids).await?;
+            self.metrics.outbox_published(ids.len());
         }
         Ok(published)
     }

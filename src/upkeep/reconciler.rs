@@ -18,14 +18,16 @@
 
 mod evidence;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Lease, messages};
+use super::{Lease, UpkeepOptions, messages};
 use crate::batch::BatchLimits;
 use crate::domain::{OrderId, OrderRecord, Timestamp};
+use crate::metrics::Metrics;
 use crate::ports::{Place, Ports, Source, Unavailable, Unmoved};
 use evidence::{Evidence, Loss};
 
@@ -40,6 +42,7 @@ const JOURNAL_PAGE: u32 = 1_000;
 pub(super) struct Reconciler {
     ports: Ports,
     lease: Lease,
+    metrics: Arc<Metrics>,
     batch: BatchLimits,
     after: Duration,
     evidence: Evidence,
@@ -48,8 +51,16 @@ pub(super) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(super) fn new(ports: &Ports, lease: Lease, batch: BatchLimits, after: Duration) -> Reconciler {
-        Reconciler { ports: ports.clone(), lease, batch, after, evidence: Evidence::default(), passed_at: None }
+    pub(super) fn new(ports: &Ports, lease: Lease, options: &UpkeepOptions) -> Reconciler {
+        Reconciler {
+            ports: ports.clone(),
+            lease,
+            metrics: options.metrics.clone(),
+            batch: options.batch,
+            after: options.reconcile_after,
+            evidence: Evidence::default(),
+            passed_at: None,
+        }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -70,7 +81,7 @@ impl Reconciler {
     async fn turn(&mut self) -> Result<(), Unavailable> {
         let now = self.ports.clock.now();
         for source in self.ports.queues.take_losses() {
-            tracing::warn!(?source, "a queue was missing: what it held will be published again");
+            tracing::warn!(%source, "a queue was missing: what it held will be published again");
             self.evidence.lost(source, now);
         }
         for loss in self.evidence.losses_due(now) {
@@ -103,6 +114,7 @@ impl Reconciler {
             false => 0,
         };
         if count + journaled > 0 {
+            self.metrics.republished(count + journaled);
             tracing::warn!(source = %loss.source, orders = count + journaled, "orders of a missing queue are published again");
         }
         Ok(())
@@ -120,6 +132,7 @@ impl Reconciler {
             count += self.each_journaled(|order| stands_still(order.placed_at)).await?;
         }
         if count > 0 {
+            self.metrics.republished(count);
             tracing::warn!(orders = count, "orders that no queue held any more are published again");
         }
         Ok(())

@@ -1,14 +1,17 @@
 //! Takes ended orders into the archive, with group commit; into the queue `ending` while it is out of reach.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::WorkerOptions;
 use super::hold::Ticket;
 use super::outbound::publish;
 use crate::batch::{Batches, Load};
 use crate::domain::OrderRecord;
+use crate::metrics::Metrics;
 use crate::ports::{Archived, Place, Ports, Unavailable};
 
 /// An order that has ended.
@@ -29,14 +32,15 @@ const ARCHIVE_SHUNNED_FOR: Duration = Duration::from_secs(1);
 
 pub(super) struct Archiver {
     ports: Ports,
+    metrics: Arc<Metrics>,
     ended: Batches<Ended>,
     shunned_until: Option<Instant>,
     stop: CancellationToken,
 }
 
 impl Archiver {
-    pub(super) fn new(ports: &Ports, ended: Batches<Ended>, stop: CancellationToken) -> Self {
-        Archiver { ports: ports.clone(), ended, shunned_until: None, stop }
+    pub(super) fn new(options: &WorkerOptions, ports: &Ports, ended: Batches<Ended>, stop: CancellationToken) -> Self {
+        Archiver { ports: ports.clone(), metrics: options.metrics.clone(), ended, shunned_until: None, stop }
     }
 
     /// Runs until the last sender is gone.
@@ -52,7 +56,7 @@ impl Archiver {
     /// Puts the orders into the archive or into `ending`; whether one of them holds them.
     async fn keep(&mut self, orders: Vec<OrderRecord>) -> bool {
         if self.shunned_until.is_none_or(|until| Instant::now() >= until) {
-            match archive(&self.ports, &orders).await {
+            match archive(&self.ports, &self.metrics, &orders).await {
                 Ok(()) => {
                     self.shunned_until = None;
                     return true;
@@ -68,14 +72,20 @@ impl Archiver {
 }
 
 /// Archive first, then the records' end: a reader who no longer finds the one finds the other.
-pub(super) async fn archive(ports: &Ports, orders: &[OrderRecord]) -> Result<(), Unavailable> {
+pub(super) async fn archive(ports: &Ports, metrics: &Metrics, orders: &[OrderRecord]) -> Result<(), Unavailable> {
     let archived = ports.archive.archive(orders).await?;
     let mut ended = Vec::with_capacity(orders.len());
     for (order, archived) in orders.iter().zip(archived) {
         match archived {
-            Archived::Now => ended.push(order.clone()),
+            Archived::Now => {
+                metrics.ended(order.history.status());
+                ended.push(order.clone());
+            }
             // The end that was kept first is the one a reader is to see.
-            Archived::Before => ended.extend(ports.archive.find(order.id).await.ok().flatten()),
+            Archived::Before => {
+                metrics.late_end();
+                ended.extend(ports.archive.find(order.id).await.ok().flatten());
+            }
         }
     }
     // The archive has them, which is what counts: a record left behind goes by itself, and lookups see through it.

@@ -1,5 +1,6 @@
 //! Drains the queue `ending`: ended orders that found the archive out of reach.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,7 @@ use super::hold::Ticket;
 use super::unpack::unpack;
 use crate::batch::{BatchLimits, Batches};
 use crate::domain::OrderRecord;
+use crate::metrics::Metrics;
 use crate::ports::{Ports, Source, Subscription};
 
 /// Messages held at once: few, as they are held for as long as the archive is out of reach.
@@ -17,7 +19,7 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Runs until `stop`.
-pub(super) async fn run(ports: Ports, limits: BatchLimits, stop: CancellationToken) {
+pub(super) async fn run(ports: Ports, limits: BatchLimits, metrics: Arc<Metrics>, stop: CancellationToken) {
     let Subscription { deliveries, settle } = ports.queues.subscribe(Source::Ending, PREFETCH);
     let mut batches = Batches::new(deliveries, limits);
     loop {
@@ -32,7 +34,7 @@ pub(super) async fn run(ports: Ports, limits: BatchLimits, stop: CancellationTok
         let fits = |order: &OrderRecord| order.history.status().has_ended();
         let in_hand = unpack(&ports, Source::Ending, &settle, batch, fits).await;
         let (orders, tickets): (Vec<_>, Vec<_>) = in_hand.into_iter().map(|i| (i.order, i.ticket)).unzip();
-        if keep(&ports, &orders, &stop).await {
+        if keep(&ports, &metrics, &orders, &stop).await {
             tickets.into_iter().for_each(Ticket::settle);
         }
     }
@@ -42,10 +44,10 @@ pub(super) async fn run(ports: Ports, limits: BatchLimits, stop: CancellationTok
 }
 
 /// Archives, however long it takes; `false` if the worker is to stop first.
-async fn keep(ports: &Ports, orders: &[OrderRecord], stop: &CancellationToken) -> bool {
+async fn keep(ports: &Ports, metrics: &Metrics, orders: &[OrderRecord], stop: &CancellationToken) -> bool {
     let mut wait = WAIT_MIN;
     while !orders.is_empty() {
-        let Err(unavailable) = archive(ports, orders).await else {
+        let Err(unavailable) = archive(ports, metrics, orders).await else {
             break;
         };
         tracing::debug!(%unavailable, orders = orders.len(), "ended orders go on waiting for the archive");

@@ -1,5 +1,7 @@
 //! Records outcomes, and sends each order where the *recorded* outcome says.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
 use super::archiver::Ended;
@@ -7,6 +9,7 @@ use super::hold::Ticket;
 use super::outbound::Outgoing;
 use crate::batch::{Batches, Load};
 use crate::domain::{Decision, OrderRecord, RecordedOutcome, Stage};
+use crate::metrics::Metrics;
 use crate::ports::{Place, Ports, Recorded, Unavailable};
 
 /// An order whose attempt came to an outcome.
@@ -27,6 +30,7 @@ impl Load for Finished {
 pub(super) struct Finisher {
     pub(super) stage: Stage,
     pub(super) ports: Ports,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) finished: Batches<Finished>,
     pub(super) outbound: mpsc::Sender<Outgoing>,
     pub(super) archiver: mpsc::Sender<Ended>,
@@ -60,7 +64,10 @@ impl Finisher {
             match recorded {
                 Recorded::First | Recorded::Absent => self.carry_out(order, ticket, outcome).await,
                 Recorded::Earlier(outcome) => self.carry_out(order, ticket, outcome).await,
-                Recorded::Passed => ticket.settle(),
+                Recorded::Passed => {
+                    self.metrics.duplicate(self.stage);
+                    ticket.settle();
+                }
             }
         }
     }

@@ -41,6 +41,7 @@ use tokio_util::task::TaskTracker;
 use crate::batch::{BatchLimits, Batches};
 use crate::domain::{RetryPolicy, Stage};
 use crate::handlers::Handler;
+use crate::metrics::Metrics;
 use crate::ports::Ports;
 
 /// How one stage is worked on.
@@ -60,6 +61,7 @@ pub struct WorkerOptions {
     /// Who did a step: named in every step of every order.
     pub name: Arc<str>,
     pub batch: BatchLimits,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Orders that may wait between two parts of the loop. Small: what waits here is held in no queue's stead, and a
@@ -80,8 +82,10 @@ impl Worker {
     pub fn start(options: &WorkerOptions, ports: &Ports, stages: Vec<StageOptions>) -> Worker {
         let (receiving, finishing, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         let (archive_sender, to_archive) = mpsc::channel(CHANNEL_ORDERS);
-        finishing.spawn(archiver::Archiver::new(ports, Batches::new(to_archive, options.batch), stop.clone()).run());
-        receiving.spawn(ending::run(ports.clone(), options.batch, stop.clone()));
+        finishing.spawn(
+            archiver::Archiver::new(options, ports, Batches::new(to_archive, options.batch), stop.clone()).run(),
+        );
+        receiving.spawn(ending::run(ports.clone(), options.batch, options.metrics.clone(), stop.clone()));
         for stage in stages {
             let (outbound_sender, outgoing) = mpsc::channel(CHANNEL_ORDERS);
             let (finished_sender, finished) = mpsc::channel(CHANNEL_ORDERS);
@@ -90,6 +94,7 @@ impl Worker {
             let finisher = finish::Finisher {
                 stage: stage.stage,
                 ports: ports.clone(),
+                metrics: options.metrics.clone(),
                 finished: Batches::new(finished, options.batch),
                 outbound: outbound_sender,
                 archiver: archive_sender.clone(),

@@ -23,6 +23,7 @@ use crate::batch::{BatchLimits, Batches, Load};
 use crate::domain::{OrderRecord, Outcome, RecordedOutcome, Stage, Timestamp, decide};
 use crate::gate::{Gate, Gates};
 use crate::handlers::Call;
+use crate::metrics::Metrics;
 use crate::ports::{Begun, Clock, Delivery, Place, Ports, Random, Source, Subscription};
 
 /// Deliveries of an attempt after which its batch is taken apart: one order of it may be bringing workers down.
@@ -37,6 +38,7 @@ pub(super) struct Receiver {
     gates: Gates,
     work: Arc<Work>,
     ports: Ports,
+    metrics: Arc<Metrics>,
     at_work: Arc<Semaphore>,
     handlers: TaskTracker,
     stop: CancellationToken,
@@ -75,6 +77,7 @@ impl Receiver {
         Receiver {
             batch: options.batch,
             ports: ports.clone(),
+            metrics: options.metrics.clone(),
             gates: Gates::new(stage.handler.gate()),
             at_work: Arc::new(Semaphore::new(stage.at_once)),
             work: Arc::new(Work {
@@ -209,7 +212,10 @@ impl Receiver {
         for ((order, (ticket, delivered_with)), begun) in orders.into_iter().zip(held).zip(begun) {
             let permit = permits.split(each);
             match begun {
-                Begun::Passed => ticket.settle(),
+                Begun::Passed => {
+                    self.metrics.duplicate(stage);
+                    ticket.settle();
+                }
                 Begun::Recorded(outcome) => {
                     self.work.hand_on(Finished { order, ticket, outcome, is_recorded: true }).await
                 }

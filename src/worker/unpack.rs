@@ -62,7 +62,7 @@ pub(super) async fn unpack(
 
 /// Holds a message of a newer release for a while, and gives it back for a worker that can read it.
 fn park(source: Source, reason: String, settle: Arc<dyn Settle>, receipt: Receipt) {
-    tracing::warn!(?source, reason, "a message waits for a newer worker");
+    tracing::warn!(%source, reason, "a message waits for a newer worker");
     tokio::spawn(async move {
         tokio::time::sleep(PARKED_FOR).await;
         settle.give_back(receipt);
@@ -72,12 +72,12 @@ fn park(source: Source, reason: String, settle: Arc<dyn Settle>, receipt: Receip
 /// Whether the dead letters hold it now.
 async fn bury(ports: &Ports, source: Source, unreadable: Unreadable) -> bool {
     let Unreadable { reason, is_newer: _, bytes } = unreadable;
-    tracing::warn!(?source, reason, bytes = bytes.len(), "a message goes to the dead letters");
+    tracing::warn!(%source, reason, bytes = bytes.len(), "a message goes to the dead letters");
     let at = ports.clock.now();
     let letter = DeadLetter { id: DeadLetterId::new(at, ports.random.id_bytes()), source, reason, at, bytes };
     let buried = ports.queues.bury(&letter).await;
     if let Err(error) = &buried {
-        tracing::warn!(?source, %error, "a dead letter could not be put aside");
+        tracing::warn!(%source, %error, "a dead letter could not be put aside");
         tokio::time::sleep(BURY_AGAIN_AFTER).await;
     }
     buried.is_ok()

@@ -1,0 +1,150 @@
+//! What a process counts, for Prometheus to collect at `/metrics`.
+//!
+//! Counters only grow, and begin anew with the process. Names and units follow Prometheus' conventions.
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::domain::{Stage, Status};
+
+/// The content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = [(&'static str, &'static str); 1];
+
+/// All counters of a process.
+pub struct Metrics {
+    registry: Registry,
+    accepted: Counter,
+    refused: Family<Labels, Counter>,
+    ended: Family<Labels, Counter>,
+    duplicates: Family<Labels, Counter>,
+    late_ends: Counter,
+    republished: Counter,
+    outbox_published: Counter,
+    dead_letters: Counter,
+}
+
+/// Why an order was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Nothing that could keep it was in reach, or too many waited.
+    Overloaded,
+    /// Nobody knows whether it was taken.
+    Unconfirmed,
+    /// Another order has its key.
+    KeyReused,
+}
+
+impl Refused {
+    fn as_str(self) -> &'static str {
+        match self {
+            Refused::Overloaded => "overloaded",
+            Refused::Unconfirmed => "unconfirmed",
+            Refused::KeyReused => "key_reused",
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("ordering");
+        let counter = |registry: &mut Registry, name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let family = |registry: &mut Registry, name: &str, help: &str| {
+            let family = Family::<Labels, Counter>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let registry_ = &mut registry;
+        Metrics {
+            accepted: counter(registry_, "orders_accepted", "Orders answered with 202"),
+            refused: family(registry_, "orders_refused", "Valid orders that were not answered with 202"),
+            ended: family(registry_, "orders_ended", "Orders that came to their end in the archive"),
+            duplicates: family(registry_, "duplicates_dropped", "Deliveries of orders that had come further already"),
+            late_ends: counter(registry_, "late_ends_dropped", "Ends of orders that the archive had already"),
+            republished: counter(registry_, "orders_republished", "Orders a queue had lost, published again"),
+            outbox_published: counter(registry_, "outbox_orders_published", "Orders published from the outbox"),
+            dead_letters: counter(
+                registry_,
+                "dead_letters_kept",
+                "Messages nobody could read, brought to where they are kept",
+            ),
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    pub fn accepted(&self, orders: usize) {
+        self.accepted.inc_by(orders as u64);
+    }
+
+    pub fn refused(&self, why: Refused) {
+        self.refused.get_or_create(&[("reason", why.as_str())]).inc();
+    }
+
+    pub fn ended(&self, status: Status) {
+        self.ended.get_or_create(&[("status", status.as_str())]).inc();
+    }
+
+    /// A late duplicate was dropped at `stage`.
+    pub fn duplicate(&self, stage: Stage) {
+        self.duplicates.get_or_create(&[("stage", stage.as_snake())]).inc();
+    }
+
+    /// The archive had an end of an order already.
+    pub fn late_end(&self) {
+        self.late_ends.inc();
+    }
+
+    pub fn republished(&self, orders: usize) {
+        self.republished.inc_by(orders as u64);
+    }
+
+    pub fn outbox_published(&self, orders: usize) {
+        self.outbox_published.inc_by(orders as u64);
+    }
+
+    pub fn dead_letters(&self, letters: usize) {
+        self.dead_letters.inc_by(letters as u64);
+    }
+
+    /// All of it in the text format of OpenMetrics.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry).expect("writing to memory does not fail");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_written_in_the_form_that_prometheus_reads() {
+        let metrics = Metrics::default();
+        metrics.accepted(3);
+        metrics.refused(Refused::KeyReused);
+        metrics.duplicate(Stage::PreProcessing);
+        metrics.ended(Status::Failed);
+        let text = metrics.text();
+        for line in [
+            "# TYPE ordering_orders_accepted counter",
+            "ordering_orders_accepted_total 3",
+            "ordering_orders_refused_total{reason=\"key_reused\"} 1",
+            "ordering_duplicates_dropped_total{stage=\"pre_processing\"} 1",
+            "ordering_orders_ended_total{status=\"failed\"} 1",
+            "ordering_orders_republished_total 0",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line} in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -78,6 +78,11 @@ impl Outbox {
         let orders = self.journal.to_publish(ORDERS_MAX).await?;
         let published = orders.len();
         for (place, message) in messages(orders, self.batch) {
+            // Before the queue, as everywhere: whoever took the order may not have come to it yet, and without a record, and
+            // with the archive away, a worker would go on without a fence.
+            if let Err(unavailable) = self.ports.in_flight.put(&message).await {
+                tracing::debug!(%unavailable, orders = message.len(), "published from the outbox without records");
+            }
             let sent = self.ports.queues.publish(place, &message).await;
             sent.map_err(|error| error.unavailable().clone())?;
             let ids: Vec<OrderId> = message.iter().map(|order| order.id).collect();

@@ -106,6 +106,8 @@ impl State {
             return Recorded::Passed;
         }
         self.make_way_for(order);
+        // What a record does not know of an order's way it takes in first: it has no gaps.
+        self.put(order);
         let record = self.records.get_mut(&order.id).expect("it is there");
         let finished = Progress::finished(point.0, stage, point.2).as_u64();
         if record.ended.is_some() || record.progress > finished {

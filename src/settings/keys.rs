@@ -167,7 +167,7 @@ pub const KEYS: &[Key] = &[
         "How long the record of an order is kept after its last step while it has not ended."),
     key("redis.ended_ttl", duration(secs(1), secs(30 * DAY)), "60s", "",
         "How long the record of an ended order is kept; after that the archive answers."),
-    key("postgres.pool_max", whole(1, 1_000), "8", "connections", "Connections of one process."),
+    key("postgres.pool_max", whole(1, 1_000), "8", "connections", "Connections of one process, beside three for orders that are being taken."),
     key("postgres.connect_timeout", duration(millis(100), secs(60)), "2s", "", "How long connecting may take."),
     key("postgres.statement_timeout", duration(millis(100), secs(600)), "5s", "", "How long a statement may take."),
 ];

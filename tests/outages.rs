@@ -289,6 +289,48 @@ async fn a_queue_that_was_deleted_while_nobody_looked_is_made_good_in_the_end() 
     assert_eq!(servers.archived().await.len(), SOME);
 }
 
+/// Memory that a process holds, in MiB.
+fn resident_mib(system: &System) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", system.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+/// Part of `scripts/test --full`: `ORDERING_TEST_BACKLOG` says how many orders wait (200,000).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_backlog_costs_the_processes_no_memory() {
+    if std::env::var_os("ORDERING_TEST_FULL").is_none() {
+        return;
+    }
+    let Some(servers) = Servers::take() else { return };
+    let backlog: usize = std::env::var("ORDERING_TEST_BACKLOG").map_or(200_000, |text| text.parse().unwrap());
+    let api = servers.api(Stdio::null());
+    until_ready(&api.url).await;
+    let (client, order) = (http(), valid_orders()[0].clone());
+    let place_some = async |count: usize| {
+        for some in (0..count).collect::<Vec<_>>().chunks(128) {
+            let placed = some.iter().map(|_| system::place(&client, &api.url, &order));
+            futures_util::future::join_all(placed).await.into_iter().for_each(|id| drop(id.unwrap()));
+        }
+    };
+    place_some(backlog / 4).await;
+    let early = resident_mib(&api);
+    place_some(backlog - backlog / 4).await;
+    let late = resident_mib(&api);
+
+    let slow = ["--set", "stages.scheduling.handler=simulated", "--set", "stages.scheduling.delay=20s"];
+    let worker = servers.worker(&["scheduling"], &slow, Stdio::null());
+    until_ready(&worker.url).await;
+    let (end, mut peak) = (Instant::now() + Duration::from_secs(30), 0);
+    while Instant::now() < end {
+        peak = peak.max(resident_mib(&worker));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    eprintln!("{backlog} orders wait: api {early} MiB, then {late} MiB; worker at most {peak} MiB");
+    assert!(late < early + early / 2 + 16, "the api grew from {early} to {late} MiB");
+    assert!(peak < 200, "the worker took {peak} MiB");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_processes_that_start_at_once_make_the_schema_once() {
     let Some(servers) = Servers::take() else { return };

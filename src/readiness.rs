@@ -93,7 +93,7 @@ impl Readiness {
         }
         let condition = match &parts[..] {
             _ if self.stopping.is_cancelled() => Condition::Stopping,
-            [queues, ..] if queues.down.is_some() && !self.has_an_outbox() => Condition::Unavailable,
+            [queues, ..] if queues.down.is_some() && !self.has_an_outbox(outbox_orders) => Condition::Unavailable,
             others if others.iter().any(|part| part.down.is_some()) => Condition::Degraded,
             _ => Condition::Ready,
         };
@@ -107,9 +107,11 @@ impl Readiness {
         timeout(CHECK_TIMEOUT, journal.waiting()).await.ok()?.ok()
     }
 
-    /// Whether orders can be taken while the queues are down.
-    fn has_an_outbox(&self) -> bool {
-        self.takes_orders && self.ports.journal.as_ref().is_some_and(|journal| journal.takes().is_ok())
+    /// Whether orders can be taken while the queues are down. That the journal was never tried in vain is not enough: its
+    /// table may not be there yet.
+    fn has_an_outbox(&self, outbox_orders: Option<u64>) -> bool {
+        let takes = self.ports.journal.as_ref().is_some_and(|journal| journal.takes().is_ok());
+        self.takes_orders && takes && outbox_orders.is_some()
     }
 }
 

@@ -236,6 +236,26 @@ async fn without_rabbitmq_orders_wait_in_the_outbox_and_go_on_when_it_is_back() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_does_not_say_that_it_takes_orders_before_the_outbox_is_made() {
+    let Some(servers) = Servers::take() else { return };
+    servers.kill(&["rabbitmq"]);
+    let migrating = servers.hold_migrations().await;
+    let api = servers.api(Stdio::null());
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        let found = readiness(&api.url).await;
+        assert_eq!((found.code, found.status.as_str()), (503, "unavailable"), "{found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(migrating);
+    until_down(&api.url, &["RabbitMQ"]).await;
+    place_all(&api.url, &valid_orders()[..SOME]).await;
+    let is_ready = async || readiness(&api.url).await.status == "ready";
+    servers.start_rabbitmq_after_kill(is_ready).await;
+    until_ready(&api.url).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_memory_alarm_of_rabbitmq_sends_orders_to_the_outbox() {
     let Some(servers) = Servers::take() else { return };
     let (api, _worker) = servers.api_and_worker("20ms");

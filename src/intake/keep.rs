@@ -18,11 +18,17 @@
 //! - An order without a record is in the journal, if that is in reach.
 
 use std::borrow::Cow;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::domain::{OrderId, OrderRecord, Stage};
 use crate::ports::{Claim, Place, Ports, PublishError, Purpose, Unavailable};
 
 use super::{Journaling, NotAccepted};
+
+/// How long customers wait for what the archive and the journal know of the orders that came again with their keys.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What became of an order: kept, or why not.
 pub(super) type Verdict = Result<(), NotAccepted>;
@@ -172,7 +178,11 @@ impl Keeper {
             return;
         }
         let ids: Vec<OrderId> = uncertain.iter().map(|n| batch.orders[*n].id).collect();
-        let (archived, journaled) = tokio::join!(self.archived(&ids), self.journaled(&ids));
+        let archived = timeout(LOOK_PATIENCE, self.archived(&ids));
+        let journaled = timeout(LOOK_PATIENCE, self.journaled(&ids));
+        let (archived, journaled) = tokio::join!(archived, journaled);
+        let unknown = |_elapsed| vec![None; ids.len()];
+        let (archived, journaled) = (archived.unwrap_or_else(unknown), journaled.unwrap_or_else(unknown));
         for ((n, archived), journaled) in uncertain.iter().zip(archived).zip(journaled) {
             let is_ours = |kept: &OrderRecord| kept.order == batch.orders[*n].order;
             match (archived, journaled) {
@@ -190,8 +200,9 @@ impl Keeper {
         }
     }
 
-    /// The ended orders of these ids. While the archive is out of reach an order that has ended may be taken for a new one:
-    /// it then takes its way a second time with the same keys, and the archive keeps its first end.
+    /// The ended orders of these ids. While the archive is out of reach, or does not answer in time, an order that has ended
+    /// may be taken for a new one: it then takes its way a second time with the same keys, and the archive keeps its
+    /// first end.
     async fn archived(&self, ids: &[OrderId]) -> Vec<Option<OrderRecord>> {
         let contained = match self.ports.archive.contains(ids).await {
             Ok(contained) => contained,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ordering::domain::{Decision, Json, OrderRecord, RecordedOutcome, Report, Stage, Status};
 use ordering::ports::{Begun, InFlight, Recorded};
 
+use super::scan::scanned;
 use crate::support::{
     accepted, after, completed, done, failed, failure, now, order, orders, outcome_of, retry, worker,
 };
@@ -49,6 +50,7 @@ macro_rules! suite {
             a_record_that_missed_a_step_takes_the_message_in_when_the_next_begins,
             a_record_that_missed_a_step_takes_the_message_in_when_the_next_is_recorded,
             an_outcome_that_only_the_message_knows_has_passed,
+            a_record_follows_the_message_where_its_own_outcome_was_not_carried_out,
             a_later_passage_opens_an_ended_record,
             an_earlier_passage_has_passed,
             a_wiped_store_knows_nothing_and_takes_records_again,
@@ -375,6 +377,49 @@ pub async fn an_outcome_that_only_the_message_knows_has_passed(subject: &Subject
     put(subject, &second).await;
     assert_eq!(begin(subject, Scheduling, &first).await, Begun::Passed);
     assert_eq!(record(subject, Scheduling, &first, &done(Scheduling)).await, Recorded::Passed);
+}
+
+pub async fn a_record_follows_the_message_where_its_own_outcome_was_not_carried_out(subject: &Subject) {
+    // One worker recorded that the attempt is to be made again; another, who could not reach the store, sent the order on.
+    let outcome = done(PreProcessing);
+    for has_begun_again in [false, true] {
+        let accepted = order();
+        put(subject, &accepted).await;
+        begin(subject, Scheduling, &accepted).await;
+        assert_eq!(record(subject, Scheduling, &accepted, &retry("busy")).await, Recorded::First);
+        if has_begun_again {
+            let mut second = accepted.clone();
+            second.history.record(Scheduling, &retry("busy"));
+            begin(subject, Scheduling, &second).await;
+        }
+        let message = after(&accepted, &[Scheduling]);
+        assert_eq!(begin(subject, PreProcessing, &message).await, FRESH);
+        assert_eq!(record(subject, PreProcessing, &message, &outcome).await, Recorded::First);
+        let mut expected = message.clone();
+        expected.history.record(PreProcessing, &outcome);
+        assert_eq!(find(subject, &accepted).await, Some(expected.clone()));
+        assert_eq!(scanned(subject, &accepted).await, Some(expected));
+    }
+    // The same, and the begin of the next stage was not noted either.
+    let accepted = order();
+    put(subject, &accepted).await;
+    begin(subject, Scheduling, &accepted).await;
+    record(subject, Scheduling, &accepted, &retry("busy")).await;
+    let message = after(&accepted, &[Scheduling]);
+    assert_eq!(record(subject, PreProcessing, &message, &outcome).await, Recorded::First);
+    let mut expected = message.clone();
+    expected.history.record(PreProcessing, &outcome);
+    assert_eq!(scanned(subject, &accepted).await, Some(expected));
+
+    // The other way round: recorded as done, and sent back to be tried again.
+    let accepted = order();
+    put(subject, &accepted).await;
+    begin(subject, Scheduling, &accepted).await;
+    record(subject, Scheduling, &accepted, &done(Scheduling)).await;
+    let mut message = accepted.clone();
+    message.history.record(Scheduling, &retry("busy"));
+    assert_eq!(begin(subject, Scheduling, &message).await, FRESH);
+    assert_eq!(scanned(subject, &accepted).await, Some(message));
 }
 
 pub async fn a_later_passage_opens_an_ended_record(subject: &Subject) {

@@ -45,8 +45,13 @@ async fn scan(subject: &Subject) -> HashMap<OrderId, Unmoved> {
 }
 
 /// What it gives of one.
-async fn scanned(subject: &Subject, order: &OrderRecord) -> Option<Unmoved> {
+async fn unmoved(subject: &Subject, order: &OrderRecord) -> Option<Unmoved> {
     scan(subject).await.remove(&order.id)
+}
+
+/// The order as a scan gives it.
+pub async fn scanned(subject: &Subject, order: &OrderRecord) -> Option<OrderRecord> {
+    unmoved(subject, order).await.map(|unmoved| unmoved.order)
 }
 
 async fn begin(subject: &Subject, stage: Stage, order: &OrderRecord, at: Timestamp) {
@@ -63,7 +68,7 @@ pub async fn an_accepted_order_waits_since_it_was_placed(subject: &Subject) {
     let order = order();
     put(subject, &order).await;
     let expected = Unmoved { since: order.placed_at, is_at_work: false, order: order.clone() };
-    assert_eq!(scanned(subject, &order).await, Some(expected));
+    assert_eq!(unmoved(subject, &order).await, Some(expected));
 }
 
 pub async fn an_order_at_work_is_given_as_its_message_had_it(subject: &Subject) {
@@ -72,7 +77,7 @@ pub async fn an_order_at_work_is_given_as_its_message_had_it(subject: &Subject) 
     let entered_at = now().after(Duration::from_secs(60));
     begin(subject, PreProcessing, &order, entered_at).await;
     let expected = Unmoved { since: entered_at, is_at_work: true, order: order.clone() };
-    assert_eq!(scanned(subject, &order).await, Some(expected));
+    assert_eq!(unmoved(subject, &order).await, Some(expected));
 }
 
 pub async fn a_recorded_outcome_is_taken_in(subject: &Subject) {
@@ -84,13 +89,13 @@ pub async fn a_recorded_outcome_is_taken_in(subject: &Subject) {
     let mut advanced = order.clone();
     advanced.history.record(Scheduling, &outcome);
     let expected = Unmoved { since: outcome.finished_at, is_at_work: false, order: advanced.clone() };
-    assert_eq!(scanned(subject, &order).await, Some(expected));
+    assert_eq!(unmoved(subject, &order).await, Some(expected));
 
     // And one more.
     let entered_at = now().after(Duration::from_secs(60));
     begin(subject, PreProcessing, &advanced, entered_at).await;
     let expected = Unmoved { since: entered_at, is_at_work: true, order: advanced.clone() };
-    assert_eq!(scanned(subject, &order).await, Some(expected));
+    assert_eq!(unmoved(subject, &order).await, Some(expected));
 }
 
 pub async fn an_order_to_be_tried_again_moves_when_its_wait_is_over(subject: &Subject) {
@@ -103,11 +108,11 @@ pub async fn an_order_to_be_tried_again_moves_when_its_wait_is_over(subject: &Su
     waiting.history.record(Scheduling, &outcome);
     let over = outcome.finished_at.after(Duration::from_secs(2));
     let expected = Unmoved { since: over, is_at_work: false, order: waiting.clone() };
-    assert_eq!(scanned(subject, &order).await, Some(expected));
+    assert_eq!(unmoved(subject, &order).await, Some(expected));
 
     let entered_at = over.after(Duration::from_secs(1));
     begin(subject, Scheduling, &waiting, entered_at).await;
-    let unmoved = scanned(subject, &order).await.unwrap();
+    let unmoved = unmoved(subject, &order).await.unwrap();
     assert_eq!((unmoved.order, unmoved.since, unmoved.is_at_work), (waiting, entered_at, true));
 }
 
@@ -123,7 +128,7 @@ pub async fn a_recorded_end_is_given_before_the_archive_has_it(subject: &Subject
         ended.history.record(stage, outcome);
         assert!(ended.history.status().has_ended());
         let expected = Unmoved { since: outcome.finished_at, is_at_work: false, order: ended };
-        assert_eq!(scanned(subject, order).await, Some(expected));
+        assert_eq!(unmoved(subject, order).await, Some(expected));
         assert_eq!(find(subject, order).await.unwrap().history.status(), Status::In(stage));
     }
 }
@@ -134,7 +139,7 @@ pub async fn an_order_restored_from_its_message_moved_with_its_last_step(subject
     let since = order.history.updated_at().unwrap();
     assert!(since > order.placed_at);
     let expected = Unmoved { since, is_at_work: false, order: order.clone() };
-    assert_eq!(scanned(subject, &order).await, Some(expected));
+    assert_eq!(unmoved(subject, &order).await, Some(expected));
 }
 
 pub async fn orders_that_have_ended_are_not_given(subject: &Subject) {

@@ -181,6 +181,14 @@ impl Servers {
         client
     }
 
+    /// As if another process were making the schema, until what it gives is dropped.
+    pub async fn hold_migrations(&self) -> tokio_postgres::Client {
+        let client = self.postgres().await;
+        let lock = "SELECT pg_advisory_lock(hashtextextended('ordering migrate ' || $1, 0))";
+        client.execute(lock, &[&self.namespace]).await.unwrap();
+        client
+    }
+
     /// The ids in the archive, as often as they are there.
     pub async fn archived(&self) -> Vec<String> {
         let query = format!("SELECT id::text FROM \"{}\".archive", self.namespace);

@@ -65,6 +65,8 @@ pub(super) struct Call<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) known: Progress,
+    /// The word that a record of that progress ends with, if it knows what the message knows; nothing for ends.
+    pub(super) word: Option<&'static str>,
     /// The attempt that is begun or recorded, entered; nothing for ends.
     pub(super) entered: Option<Progress>,
     /// Whether the time to live is to start anew; only `begin` asks.
@@ -98,6 +100,7 @@ impl<'a> Call<'a> {
             Some(_) | None => {
                 self.run = Some((run, self.arguments.len()));
                 self.arguments.extend([Value::Integer(1), number(run.known.as_u64())]);
+                self.arguments.extend(run.word.map(Value::from_static_str));
                 self.arguments.extend(run.entered.map(|entered| number(entered.as_u64())));
                 self.arguments.extend(run.renews.map(|renews| number(u64::from(renews))));
                 self.arguments.push(run.brings.name());

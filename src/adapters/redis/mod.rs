@@ -35,7 +35,7 @@ use crate::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, SystemClock, U
 use calls::{Attempt, Brings, Call, Reply, Run, behind, number, read_claim};
 pub use connection::parse_url;
 use connection::{Connection, Script};
-use record::{Record, progress_of};
+use record::{Record, last_word_of, progress_of};
 
 /// What it is called in errors and logs.
 const PART: &str = "Redis";
@@ -157,6 +157,7 @@ impl RedisInFlight {
         for (order, brings) in orders {
             let run = Run {
                 known: progress_of(order),
+                word: Some(last_word_of(order)),
                 entered: Some(Attempt::next(order, stage).entered),
                 renews: Some(at.since(order.placed_at) > self.in_flight_ttl / RENEWED_AFTER_PART),
                 brings: *brings,
@@ -176,7 +177,13 @@ impl RedisInFlight {
         let mut call = Call::new(&self.namespace, outcomes.len(), fixed);
         for (order, outcome, brings) in outcomes {
             let Attempt { entered, finished } = Attempt::next(order, stage);
-            let run = Run { known: progress_of(order), entered: Some(entered), renews: None, brings: *brings };
+            let run = Run {
+                known: progress_of(order),
+                word: Some(last_word_of(order)),
+                entered: Some(entered),
+                renews: None,
+                brings: *brings,
+            };
             call.push_to_run(order, run, Some(record::encode_outcome(outcome, finished)));
         }
         Ok(self.replies(&RECORD, call).await?.into_iter().map(Reply::read).collect())
@@ -187,7 +194,7 @@ impl RedisInFlight {
         let fixed = [number(PASSAGE_SPAN), millis(self.ended_ttl)];
         let mut call = Call::new(&self.namespace, orders.len(), fixed);
         for (order, brings) in orders {
-            let run = Run { known: progress_of(order), entered: None, renews: None, brings: *brings };
+            let run = Run { known: progress_of(order), word: None, entered: None, renews: None, brings: *brings };
             call.push_to_run(order, run, Some(record::encode_end(order)));
         }
         let Value::Array(others) = self.connection.run(&END, call.keys, call.arguments).await? else {

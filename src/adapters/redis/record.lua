@@ -2,8 +2,8 @@
 --
 -- KEYS   a record each
 -- ARGV   1 progress of one passage; 2 time to live, ms
---        then for each run of keys that have this in common: how many they are; the message's progress; the progress of
---        this attempt, entered; what comes for each key of the run beside its outcome: `nothing`, the `digest` of the
+--        then for each run of keys that have this in common: how many they are; the message's progress; the word a record
+--        of that progress ends with, if it knows what the message knows; the progress of this attempt, entered; what comes for each key of the run beside its outcome: `nothing`, the `digest` of the
 --        message's content, or the `record` to take in if the one there is behind
 --        and for each key of the run: its outcome, and what else was announced
 -- Reply  for each key: the record that holds an earlier outcome, or one of
@@ -12,10 +12,10 @@ local span, ttl = tonumber(ARGV[1]), ARGV[2]
 local replies = {}
 local i, a = 0, 3
 while i < #KEYS do
-  local known, entered, brings = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), ARGV[a + 3]
-  local end_of_entered = ',' .. ARGV[a + 2] .. ']'
+  local entered, brings = tonumber(ARGV[a + 3]), ARGV[a + 4]
+  local end_of_known, end_of_entered = '"' .. ARGV[a + 2] .. '",' .. ARGV[a + 1] .. ']', ',' .. ARGV[a + 3] .. ']'
   local last = i + tonumber(ARGV[a])
-  a = a + 4
+  a = a + 5
   while i < last do
     i = i + 1
     local key, outcome, digest, brought = KEYS[i], ARGV[a], nil, nil
@@ -36,7 +36,7 @@ while i < #KEYS do
         reply = PASSED
       elseif is_others and not is_later and (progress % span ~= 0 or progress > entered) then
         reply = PASSED
-      elseif is_others or progress < known then
+      elseif is_others or (progress < entered and string.sub(tail, -#end_of_known) ~= end_of_known) then
         if brings == 'record' then
           call('SET', key, brought, 'PX', ttl)
         else

@@ -22,8 +22,10 @@
 //!
 //! `doc/decisions/0014-a-record-is-a-text-that-grows.md` says why, with figures.
 //!
-//! Invariants: a record has its content, being written with it. One of progress `g` knows every outcome up to `g`; what
-//! would raise `g` past a gap is refused until a message that closes it has been taken in, which begins the text anew.
+//! Invariants: a record has its content, being written with it. One of progress `g` knows every outcome up to `g`, and each
+//! led to what stands behind it; what would break that is refused until the message that closes the gap has been taken in,
+//! which begins the text anew. (A worker that cannot reach the store goes on by what its handler said, whatever another one
+//! recorded.)
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -36,8 +38,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    Decision, Delay, End, History, Json, OrderRecord, Progress, RecordedOutcome, Report, Stage, Step, StepOutcome,
-    Timestamp,
+    Decision, Delay, End, History, Json, OrderRecord, Progress, RecordedOutcome, Report, RetriedAttempt, Stage, Step,
+    StepOutcome, Timestamp,
 };
 use crate::ports::Unmoved;
 use crate::wire;
@@ -48,6 +50,20 @@ pub(super) fn progress_of(order: &OrderRecord) -> Progress {
     match order.history.steps().last() {
         None => Progress::accepted(order.passage),
         Some(last) => Progress::finished(order.passage, last.stage, last.attempts),
+    }
+}
+
+/// The word that a record with this progress ends with, if it is the record of an order of this history: what was decided
+/// last.
+pub(super) fn last_word_of(order: &OrderRecord) -> &'static str {
+    match order.history.steps().last() {
+        None => "put",
+        Some(Step { outcome: Some(StepOutcome::Done), .. }) => "advance",
+        Some(Step { outcome: Some(StepOutcome::Rejected), .. }) => "fail",
+        Some(Step { outcome: None, retries, .. }) => match retries.last() {
+            Some(RetriedAttempt { counts: false, .. }) => "wait",
+            Some(RetriedAttempt { counts: true, .. }) | None => "retry",
+        },
     }
 }
 

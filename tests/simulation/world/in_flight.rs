@@ -69,6 +69,16 @@ impl State {
         }
     }
 
+    /// What a record does not know of the way that led to an attempt it takes in first: it has no gaps. Perhaps it knows
+    /// what a worker recorded that nobody followed.
+    fn follow(&mut self, order: &OrderRecord, entered: u64) {
+        let record = self.records.get_mut(&order.id).expect("it is there");
+        if record.ended.is_none() && record.progress < entered && !record.knows(order) {
+            record.progress = progress_of(order);
+            record.put = Some(order.clone());
+        }
+    }
+
     fn begin(&mut self, stage: Stage, worker: &Arc<str>, at: Timestamp, order: &OrderRecord) -> Begun {
         let point = point(order, stage);
         let Some(record) = self.records.get(&order.id).filter(|record| record.put.is_some()) else {
@@ -86,11 +96,9 @@ impl State {
         if let Some(outcome) = record.outcomes.get(&point) {
             return Begun::Recorded(outcome.clone());
         }
-        if record.progress < progress_of(order) {
-            self.put(order);
-        }
-        let record = self.records.get_mut(&order.id).unwrap();
         let entered = Progress::entered(point.0, stage, point.2).as_u64();
+        self.follow(order, entered);
+        let record = self.records.get_mut(&order.id).unwrap();
         record.deliveries = if record.progress < entered { 1 } else { record.deliveries + 1 };
         record.progress = entered;
         record.entered.entry(point).or_insert((at, worker.clone()));
@@ -106,8 +114,7 @@ impl State {
             return Recorded::Passed;
         }
         self.make_way_for(order);
-        // What a record does not know of an order's way it takes in first: it has no gaps.
-        self.put(order);
+        self.follow(order, Progress::entered(point.0, stage, point.2).as_u64());
         let record = self.records.get_mut(&order.id).expect("it is there");
         let finished = Progress::finished(point.0, stage, point.2).as_u64();
         if record.ended.is_some() || record.progress > finished {
@@ -145,6 +152,14 @@ impl State {
 }
 
 impl Record {
+    /// Whether what was recorded last is what the order brings, and nothing was begun since.
+    fn knows(&self, order: &OrderRecord) -> bool {
+        let last = |order: &OrderRecord| {
+            order.history.steps().last().map(|step| (step.stage, step.attempts, step.outcome, step.uncounted))
+        };
+        self.progress == progress_of(order) && self.unmoved().is_some_and(|known| last(&known.order) == last(order))
+    }
+
     fn is_of_another(&self, order: &OrderRecord) -> bool {
         order.id.placed() == Placed::AnyTime && self.put.as_ref().is_some_and(|put| put.order != order.order)
     }

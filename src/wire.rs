@@ -1,7 +1,8 @@
 //! The versioned JSON of messages, and of what the stores keep of an order.
 //!
 //! A message is `{"v":1,"orders":[…]}`, an order `{"id","passage","placed_at","total","steps":[…],"order":{…}}`. Times
-//! are milliseconds since the Unix epoch. What the customer placed (`order`) comes last and passes through as the
+//! are milliseconds since the Unix epoch. An order that was tried again has `earlier` (`[{"passage","steps"}]`), one that
+//! was cancelled `cancelled` (`{"at","reason"}`). What the customer placed (`order`) comes last and passes through as the
 //! bytes it is: it is found again, not parsed.
 //!
 //! A release reads its own version and the one before. Fields it does not know are passed over, so that a field can
@@ -16,8 +17,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::{
-    Decision, Delay, End, History, Json, Order, OrderId, OrderRecord, RecordedOutcome, Report, RetriedAttempt, Stage,
-    Step, StepOutcome, Timestamp,
+    Cancellation, Decision, Delay, EarlierPassage, End, History, Json, Order, OrderId, OrderRecord, RecordedOutcome,
+    Report, RetriedAttempt, Stage, Step, StepOutcome, Timestamp,
 };
 use crate::ports::Unreadable;
 
@@ -100,10 +101,16 @@ pub fn decode_record(bytes: &Bytes) -> Result<OrderRecord, String> {
     serde_json::from_slice::<RecordJson>(bytes).map_err(|error| without_content(&error))?.read(bytes)
 }
 
-/// The steps of a history as a JSON array.
+/// A history as JSON: the array of its steps or, if there is more to it, `{"steps","earlier","cancelled"}`.
 pub fn encode_steps(history: &History) -> String {
-    let mut bytes = Vec::with_capacity(160 * history.steps().len() + 2);
-    push_steps(&mut bytes, history);
+    let mut bytes = Vec::with_capacity(160 * history.all_steps().count() + 2);
+    if history.earlier().is_empty() && history.cancellation().is_none() {
+        push_steps(&mut bytes, history.steps());
+    } else {
+        bytes.extend_from_slice(b"{\"steps\":");
+        push_history(&mut bytes, history);
+        bytes.push(b'}');
+    }
     String::from_utf8(bytes).expect("JSON is UTF-8")
 }
 
@@ -112,8 +119,12 @@ pub fn encode_steps(history: &History) -> String {
 /// # Errors
 /// The reason, if it is something else. Final.
 pub fn decode_steps(json: &str) -> Result<History, String> {
-    let steps: Vec<StepJson> = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    read_steps(steps)
+    if json.starts_with('[') {
+        let steps: Vec<StepJson> = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        return read_steps(steps);
+    }
+    let history: HistoryJson = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    history.read()
 }
 
 /// A recorded outcome as JSON.
@@ -213,6 +224,10 @@ struct RecordJson<'a> {
     total: Cow<'a, str>,
     #[serde(borrow)]
     steps: Vec<StepJson<'a>>,
+    #[serde(borrow, default)]
+    earlier: Vec<EarlierJson<'a>>,
+    #[serde(borrow, default)]
+    cancelled: Option<CancelledJson<'a>>,
     #[serde(borrow)]
     order: &'a RawValue,
 }
@@ -225,8 +240,46 @@ impl RecordJson<'_> {
             passage: self.passage,
             placed_at: Timestamp::from_millis(self.placed_at),
             order: Order::from_parts(bytes.slice_ref(self.order.get().as_bytes()), self.total.into()),
-            history: read_steps(self.steps)?,
+            history: HistoryJson { steps: self.steps, earlier: self.earlier, cancelled: self.cancelled }.read()?,
         })
+    }
+}
+
+#[derive(Deserialize)]
+struct HistoryJson<'a> {
+    #[serde(borrow)]
+    steps: Vec<StepJson<'a>>,
+    #[serde(borrow, default)]
+    earlier: Vec<EarlierJson<'a>>,
+    #[serde(borrow, default)]
+    cancelled: Option<CancelledJson<'a>>,
+}
+
+#[derive(Deserialize)]
+struct EarlierJson<'a> {
+    passage: u32,
+    #[serde(borrow)]
+    steps: Vec<StepJson<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CancelledJson<'a> {
+    at: i64,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Cow<'a, str>>,
+}
+
+impl HistoryJson<'_> {
+    fn read(self) -> Result<History, String> {
+        let earlier = self.earlier.into_iter().map(|EarlierJson { passage, steps }| {
+            Ok::<_, String>(EarlierPassage { passage, steps: read_steps(steps)?.steps().to_vec() })
+        });
+        let earlier = earlier.collect::<Result<_, _>>()?;
+        let cancellation = self.cancelled.map(|CancelledJson { at, reason }| Cancellation {
+            at: Timestamp::from_millis(at),
+            reason: reason.map(Cow::into_owned),
+        });
+        Ok(read_steps(self.steps)?.with_earlier(earlier).with_cancellation(cancellation))
     }
 }
 
@@ -327,15 +380,35 @@ fn push_record(bytes: &mut Vec<u8>, record: &OrderRecord) {
     bytes.extend_from_slice(b",\"total\":");
     push_json(bytes, record.order.total());
     bytes.extend_from_slice(b",\"steps\":");
-    push_steps(bytes, &record.history);
+    push_history(bytes, &record.history);
     bytes.extend_from_slice(b",\"order\":");
     bytes.extend_from_slice(record.order.json());
     bytes.push(b'}');
 }
 
-fn push_steps(bytes: &mut Vec<u8>, history: &History) {
+/// The steps, and as further members what else there is to a history.
+fn push_history(bytes: &mut Vec<u8>, history: &History) {
+    push_steps(bytes, history.steps());
+    for (n, earlier) in history.earlier().iter().enumerate() {
+        let before: &[u8] = if n == 0 { b",\"earlier\":[{\"passage\":" } else { b",{\"passage\":" };
+        bytes.extend_from_slice(before);
+        push_json(bytes, &earlier.passage);
+        bytes.extend_from_slice(b",\"steps\":");
+        push_steps(bytes, &earlier.steps);
+        bytes.push(b'}');
+    }
+    if !history.earlier().is_empty() {
+        bytes.push(b']');
+    }
+    if let Some(Cancellation { at, reason }) = history.cancellation() {
+        bytes.extend_from_slice(b",\"cancelled\":");
+        push_json(bytes, &CancelledJson { at: at.as_millis(), reason: reason.as_deref().map(Cow::Borrowed) });
+    }
+}
+
+fn push_steps(bytes: &mut Vec<u8>, steps: &[Step]) {
     bytes.push(b'[');
-    for (n, step) in history.steps().iter().enumerate() {
+    for (n, step) in steps.iter().enumerate() {
         bytes.extend_from_slice(if n == 0 { b"{\"stage\":\"" } else { b",{\"stage\":\"" });
         bytes.extend_from_slice(step.stage.as_snake().as_bytes());
         bytes.extend_from_slice(b"\",\"entered_at\":");
@@ -412,6 +485,10 @@ mod tests {
         let failed = Decision::End(End::Failed { reason: "no \u{1F980}".into() });
         order.history.record(Stage::PreProcessing, &outcome(failed));
         order.passage = 2;
+        orders.push(order.clone());
+        let mut order = order.next_passage(Stage::PreProcessing).unwrap();
+        orders.push(order.clone());
+        order.history.cancel(Cancellation { at: placed_at, reason: Some("\"".into()) });
         orders.push(order);
         orders
     }

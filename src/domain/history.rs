@@ -121,10 +121,32 @@ impl Status {
     }
 }
 
+/// A person wants an order to go no further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cancellation {
+    /// When it was asked for.
+    pub at: Timestamp,
+    pub reason: Option<String>,
+}
+
+/// A passage that failed, before the order was tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EarlierPassage {
+    /// 1 for the first.
+    pub passage: u32,
+    pub steps: Vec<Step>,
+}
+
+/// Earlier passages are kept up to so many.
+pub const EARLIER_PASSAGES_KEPT: usize = 10;
+
 /// The steps of an order so far, in the order of the stages; at most the last one is unfinished.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     steps: Vec<Step>,
+    /// The last [`EARLIER_PASSAGES_KEPT`] of them, in their order.
+    earlier: Vec<EarlierPassage>,
+    cancellation: Option<Cancellation>,
 }
 
 impl History {
@@ -137,15 +159,61 @@ impl History {
             && steps.iter().zip(Stage::ALL).all(|(step, stage)| step.stage == stage)
             && steps.iter().rev().skip(1).all(|step| step.outcome == Some(StepOutcome::Done))
             && steps.iter().all(|step| step.outcome.is_some() == step.finished_at.is_some());
-        in_order.then_some(History { steps })
+        in_order.then_some(History { steps, ..History::default() })
+    }
+
+    /// The same, after these passages that failed.
+    #[must_use]
+    pub fn with_earlier(self, earlier: Vec<EarlierPassage>) -> History {
+        History { earlier, ..self }
+    }
+
+    /// The same, ended by this cancellation if there is one.
+    #[must_use]
+    pub fn with_cancellation(self, cancellation: Option<Cancellation>) -> History {
+        History { cancellation, ..self }
+    }
+
+    /// The history of the next passage, which goes on at `stage`: what was done before that stage stays done. `passage` is
+    /// the number of this one. `None` unless the order has failed, at `stage` or behind it.
+    pub fn next_passage(&self, passage: u32, stage: Stage) -> Option<History> {
+        if self.failure()?.stage < stage {
+            return None;
+        }
+        let steps = self.steps.iter().take_while(|step| step.stage < stage).cloned().collect();
+        let dropped = (self.earlier.len() + 1).saturating_sub(EARLIER_PASSAGES_KEPT);
+        let mut earlier: Vec<_> = self.earlier.iter().skip(dropped).cloned().collect();
+        earlier.push(EarlierPassage { passage, steps: self.steps.clone() });
+        Some(History { steps, earlier, cancellation: None })
     }
 
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
+    pub fn earlier(&self) -> &[EarlierPassage] {
+        &self.earlier
+    }
+
+    pub fn cancellation(&self) -> Option<&Cancellation> {
+        self.cancellation.as_ref()
+    }
+
+    /// All steps, those of earlier passages included.
+    pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        self.earlier.iter().flat_map(|earlier| &earlier.steps).chain(&self.steps)
+    }
+
+    /// Ends the order as cancelled, unless it was before.
+    pub fn cancel(&mut self, cancellation: Cancellation) {
+        self.cancellation.get_or_insert(cancellation);
+    }
+
     /// Whether an order of this history may be at work in `stage`: all stages before it done, itself not finished.
     pub fn is_at(&self, stage: Stage) -> bool {
+        if self.cancellation.is_some() {
+            return false;
+        }
         match self.steps.last() {
             None => stage == Stage::FIRST,
             Some(last) => match last.outcome {
@@ -253,6 +321,7 @@ impl History {
     /// Where the order is.
     pub fn status(&self) -> Status {
         match self.steps.last() {
+            _ if self.cancellation.is_some() => Status::Cancelled,
             None => Status::Accepted,
             Some(last) => match last.outcome {
                 Some(StepOutcome::Rejected) => Status::Failed,
@@ -264,17 +333,24 @@ impl History {
 
     /// When the order ended; `None` if it has not.
     pub fn finished_at(&self) -> Option<Timestamp> {
+        if self.cancellation.is_some() {
+            return self.updated_at();
+        }
         self.steps.last().filter(|_| self.status().has_ended()).and_then(|last| last.finished_at)
     }
 
     /// The last moment something was recorded; `None` before the first step.
     pub fn updated_at(&self) -> Option<Timestamp> {
-        self.steps.last().map(|last| last.finished_at.unwrap_or(last.entered_at))
+        let of_step = self.steps.last().map(|last| last.finished_at.unwrap_or(last.entered_at));
+        of_step.max(self.cancellation.as_ref().map(|cancellation| cancellation.at))
     }
 
     /// Why the order failed; `None` if it did not.
     pub fn failure(&self) -> Option<Failure> {
         let last = self.steps.last().filter(|last| last.outcome == Some(StepOutcome::Rejected))?;
+        if self.cancellation.is_some() {
+            return None;
+        }
         Some(Failure { stage: last.stage, reason: last.reason.clone().unwrap_or_default() })
     }
 }
@@ -364,6 +440,47 @@ mod tests {
         let done = record(3, Decision::Advance(Stage::PreProcessing));
         history.show_attempt(Stage::Scheduling, 1, at, &worker, Some(&done));
         assert!(history.is_at(Stage::PreProcessing));
+    }
+
+    #[test]
+    fn a_failed_order_goes_on_in_another_passage_that_keeps_the_first() {
+        let mut history = History::default();
+        history.record(Stage::Scheduling, &record(1, Decision::Advance(Stage::PreProcessing)));
+        assert_eq!(history.next_passage(1, Stage::Scheduling), None, "it has not failed");
+        history.record(Stage::PreProcessing, &record(3, Decision::End(End::Failed { reason: "no".into() })));
+        assert_eq!(history.next_passage(1, Stage::Processing), None, "it did not come that far");
+        let again = history.next_passage(1, Stage::PreProcessing).unwrap();
+        assert_eq!((again.steps(), again.status()), (&history.steps()[..1], Status::In(Stage::Scheduling)));
+        assert!(again.is_at(Stage::PreProcessing));
+        assert_eq!(again.next_attempt(Stage::PreProcessing), 1);
+        assert_eq!(again.earlier(), [EarlierPassage { passage: 1, steps: history.steps().to_vec() }]);
+        assert_eq!(again.all_steps().count(), 3);
+        let from_the_start = history.next_passage(1, Stage::Scheduling).unwrap();
+        assert_eq!(from_the_start.status(), Status::Accepted);
+        let mut last = again;
+        for passage in 2..20 {
+            last.record(Stage::PreProcessing, &record(9, Decision::End(End::Failed { reason: "no".into() })));
+            last = last.next_passage(passage, Stage::PreProcessing).unwrap();
+        }
+        let kept: Vec<u32> = last.earlier().iter().map(|earlier| earlier.passage).collect();
+        assert_eq!(kept, Vec::from_iter(10..20));
+    }
+
+    #[test]
+    fn a_cancelled_order_has_ended_wherever_it_was() {
+        let cancellation = |at| Cancellation { at: Timestamp::from_millis(at), reason: Some("twice".into()) };
+        let mut history = History::default();
+        history.cancel(cancellation(7));
+        history.cancel(cancellation(8));
+        assert_eq!((history.status(), history.finished_at()), (Status::Cancelled, Some(Timestamp::from_millis(7))));
+        assert!(!history.is_at(Stage::FIRST));
+
+        let mut history = History::default();
+        history.record(Stage::Scheduling, &record(8, Decision::End(End::Failed { reason: "no".into() })));
+        history.cancel(cancellation(7));
+        assert_eq!((history.status(), history.failure()), (Status::Cancelled, None));
+        assert_eq!(history.finished_at(), Some(Timestamp::from_millis(9)), "the call under way ended later");
+        assert_eq!(history.next_passage(1, Stage::Scheduling), None);
     }
 
     #[test]

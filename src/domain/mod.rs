@@ -15,7 +15,9 @@ pub mod timestamp;
 pub mod validation;
 
 pub use decision::{Attempts, Decision, End, Outcome, decide};
-pub use history::{Failure, History, RecordedOutcome, RetriedAttempt, Status, Step, StepOutcome};
+pub use history::{
+    Cancellation, EarlierPassage, Failure, History, RecordedOutcome, RetriedAttempt, Status, Step, StepOutcome,
+};
 pub use order::{Order, OrderId, OrderRecord, Placed, Problem, Refusal};
 pub use progress::Progress;
 pub use report::{Json, Report};

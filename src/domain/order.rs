@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::history::History;
+use super::stage::Stage;
 use super::timestamp::Timestamp;
 use super::validation;
 
@@ -204,8 +205,15 @@ impl OrderRecord {
 
     /// About how much of a message it takes, in bytes.
     pub fn size_bytes(&self) -> usize {
-        let steps: usize = self.history.steps().iter().map(|step| Self::STEP_SIZE_BYTES + step.words_bytes()).sum();
-        self.order.json().len() + steps + Self::ENVELOPE_SIZE_BYTES
+        let steps: usize = self.history.all_steps().map(|step| Self::STEP_SIZE_BYTES + step.words_bytes()).sum();
+        let cancellation = self.history.cancellation().and_then(|cancellation| cancellation.reason.as_deref());
+        self.order.json().len() + steps + cancellation.map_or(0, str::len) + Self::ENVELOPE_SIZE_BYTES
+    }
+
+    /// The order in its next passage, which goes on at `stage`; `None` unless it has failed, at `stage` or behind it.
+    pub fn next_passage(&self, stage: Stage) -> Option<OrderRecord> {
+        let history = self.history.next_passage(self.passage, stage)?;
+        Some(OrderRecord { passage: self.passage.saturating_add(1), history, ..self.clone() })
     }
 
     /// The last moment something happened to it.

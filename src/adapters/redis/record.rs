@@ -146,7 +146,8 @@ pub(super) fn encode_end(order: &OrderRecord) -> Vec<u8> {
     let steps = order.history.steps();
     let mut text = Vec::with_capacity(steps.len() * 80 + 32);
     text.push(b'[');
-    match steps.iter().all(is_plain) {
+    let is_one_passage = order.history.earlier().is_empty() && order.history.cancellation().is_none();
+    match is_one_passage && steps.iter().all(is_plain) {
         true => push_plain_steps(&mut text, steps),
         false => text.extend_from_slice(wire::encode_steps(&order.history).as_bytes()),
     }
@@ -187,7 +188,7 @@ fn push_plain_steps(text: &mut Vec<u8>, steps: &[Step]) {
 
 /// The steps of [`encode_end`]; `None` if they are no history of an order.
 fn decode_steps(json: &str) -> Option<History> {
-    if json.starts_with("[{") {
+    if json.starts_with('{') || json.starts_with("[{") {
         return wire::decode_steps(json).ok();
     }
     type StepJson<'a> = (i64, Option<i64>, u32, Option<Cow<'a, str>>, Option<String>, Cow<'a, str>);

@@ -6,6 +6,7 @@
 //! 2. [`worker`] carries it from stage to stage: begin, handle ([`handlers`]), record, carry out, ack.
 //! 3. The archive keeps it when it has ended; [`lookup`] finds it wherever it is.
 //!
+//! People change their minds: [`cancel`] ends an order before its time, [`try_again`] takes a failed one on.
 //! What no worker can read is kept aside; [`dead_letters`] is what people do with it.
 //! [`upkeep`] keeps the whole in order beside that: it publishes what had to wait, and what a queue has lost.
 //!
@@ -16,6 +17,7 @@
 pub mod adapters;
 pub mod api;
 pub mod batch;
+pub mod cancel;
 pub mod cli;
 pub mod client;
 pub mod dead_letters;
@@ -31,6 +33,7 @@ pub mod process;
 pub mod readiness;
 pub mod roles;
 pub mod settings;
+pub mod try_again;
 pub mod upkeep;
 pub mod view;
 pub mod wire;

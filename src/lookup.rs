@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{OrderId, OrderRecord, Placed};
+use crate::domain::{OrderId, OrderRecord, Placed, Status};
 use crate::ports::{Archive, Clock, InFlight, Journal, Ports, Unavailable};
 
 /// How far the clocks of two processes may lie apart.
@@ -43,39 +43,63 @@ impl Lookup {
     /// # Errors
     /// [`Unavailable`] if a store that may have it is out of reach. Passing.
     pub async fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Unavailable> {
-        match self.in_flight.find(id).await {
-            Ok(Some(record)) if record.history.status().has_ended() => Ok(Some(record)),
+        let found = match self.in_flight.find(id).await {
+            // It was written over when the order was tried again.
+            Ok(Some(record)) if record.history.status().has_ended() => return Ok(Some(record)),
             // A record can be left behind: an order was archived while the in-flight store was out of reach. Where the
             // archive does not answer, the record is all there is: still the best answer.
             Ok(Some(record)) => {
                 let archived = tokio::time::timeout(ARCHIVE_PATIENCE, self.archive.find(id)).await;
-                Ok(Some(archived.ok().and_then(Result::ok).flatten().unwrap_or(record)))
+                // It may be in a later passage than the one that the archive has.
+                let archived = archived.ok().and_then(Result::ok).flatten();
+                archived.filter(|archived| archived.passage >= record.passage).unwrap_or(record)
             }
             Ok(None) => match self.archive.find(id).await? {
-                Some(record) => Ok(Some(record)),
-                None => self.missing(id).await.map(|()| None),
+                Some(record) => record,
+                None => return self.missing(id).await,
             },
             Err(unavailable) => match self.archive.find(id).await {
-                Ok(Some(record)) => Ok(Some(record)),
-                Ok(None) | Err(_) => Err(unavailable),
+                Ok(Some(record)) => record,
+                Ok(None) | Err(_) => return Err(unavailable),
             },
+        };
+        self.check_passage(&found).await?;
+        Ok(Some(found))
+    }
+
+    /// Whether a failed order is still that: while it is tried again the journal knows of a later passage.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: it is tried again, and the in-flight store cannot say how far it has come; or nobody can say.
+    async fn check_passage(&self, found: &OrderRecord) -> Result<(), Unavailable> {
+        let Some(journal) = self.journal.as_ref().filter(|_| found.history.status() == Status::Failed) else {
+            return Ok(());
+        };
+        match journal.find(found.id).await? {
+            Some(journaled) if journaled.passage > found.passage => Err(without_record()),
+            Some(_) | None => Ok(()),
         }
     }
 
-    /// Whether an order that neither store has is none at all.
+    /// What is known of an order that neither in-flight store nor archive has: that it waits for its time, or that there is
+    /// none.
     ///
     /// # Errors
     /// [`Unavailable`] if it was taken, or if the in-flight store may have lost it: its worker will write the record again.
-    async fn missing(&self, id: OrderId) -> Result<(), Unavailable> {
+    async fn missing(&self, id: OrderId) -> Result<Option<OrderRecord>, Unavailable> {
         let placed = id.placed();
         if placed == Placed::Never {
-            return Ok(());
+            return Ok(None);
         }
-        // It says that the order was taken, and not how far it has come: it may have been read further on before.
         if let Some(journal) = &self.journal
-            && journal.find(id).await?.is_some()
+            && let Some(journaled) = journal.find(id).await?
         {
-            return Err(Unavailable::new("in-flight store", "it has no record of it, though it was taken"));
+            // It may wait for longer than records are kept.
+            if journaled.order.waits_at(self.clock.now().after(CLOCKS_APART)) {
+                return Ok(Some(journaled));
+            }
+            // It says that the order was taken, and not how far it has come: it may have been read further on before.
+            return Err(without_record());
         }
         let now = self.clock.now();
         let whole_since = self.in_flight.whole_since(now).await?;
@@ -87,6 +111,10 @@ impl Lookup {
         if is_in_doubt && now.since(whole_since) < DOUBT {
             return Err(Unavailable::new("in-flight store", format!("it has lost what it knew before {whole_since}")));
         }
-        Ok(())
+        Ok(None)
     }
+}
+
+fn without_record() -> Unavailable {
+    Unavailable::new("in-flight store", "it has no record of it, though it was taken")
 }

@@ -24,6 +24,7 @@ pub struct Metrics {
     late_ends: Counter,
     republished: Counter,
     outbox_published: Counter,
+    tried_again: Counter,
     dead_letters: Counter,
 }
 
@@ -70,6 +71,7 @@ impl Default for Metrics {
             late_ends: counter(registry_, "late_ends_dropped", "Ends of orders that the archive had already"),
             republished: counter(registry_, "orders_republished", "Orders a queue had lost, published again"),
             outbox_published: counter(registry_, "outbox_orders_published", "Orders published from the outbox"),
+            tried_again: counter(registry_, "orders_retried", "Failed orders that were tried again"),
             dead_letters: counter(
                 registry_,
                 "dead_letters_kept",
@@ -109,6 +111,10 @@ impl Metrics {
 
     pub fn outbox_published(&self, orders: usize) {
         self.outbox_published.inc_by(orders as u64);
+    }
+
+    pub fn tried_again(&self, orders: usize) {
+        self.tried_again.inc_by(orders as u64);
     }
 
     pub fn dead_letters(&self, letters: usize) {

@@ -9,14 +9,16 @@
 //! Every write may be repeated without harm: after an error nobody knows whether it took effect.
 
 mod archive;
+mod cancellations;
 mod dead_letters;
 mod in_flight;
 mod journal;
 mod queues;
 
-pub use archive::{Archive, Archived};
+pub use archive::{Archive, Archived, FailedFilter};
+pub use cancellations::{AskedCancellation, Cancellations};
 pub use dead_letters::{DeadLetter, DeadLetterId, DeadLetterPage, DeadLetters};
-pub use in_flight::{Begun, Claim, InFlight, Recorded, Scan, Unmoved};
+pub use in_flight::{Begun, Cancelling, Claim, InFlight, Recorded, Scan, Unmoved};
 pub use journal::{Journal, Leases, Purpose};
 pub use queues::{
     DeadDelivery, DeadSubscription, Delivery, Place, PublishError, Queues, Receipt, Settle, Source, Subscription,
@@ -33,6 +35,7 @@ pub struct Ports {
     pub queues: Arc<dyn Queues>,
     pub in_flight: Arc<dyn InFlight>,
     pub archive: Arc<dyn Archive>,
+    pub cancellations: Arc<dyn Cancellations>,
     pub dead_letters: Arc<dyn DeadLetters>,
     /// Where queues and in-flight store are one durable file, there is nothing a journal could add.
     pub journal: Option<Arc<dyn Journal>>,

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 pub use backend::BackendError;
 use backend::{Backend, Servers};
 
-use crate::api::{Api, ApiOptions, Orders, Services};
+use crate::api::{Api, ApiOptions, Life, Orders, Services};
 use crate::batch::BatchLimits;
+use crate::cancel::Canceller;
 use crate::dead_letters::DeadLetterOffice;
 use crate::domain::Stage;
 use crate::handlers::{Handlers, HttpHandler, HttpOptions, NoWork, Simulated};
@@ -25,6 +26,7 @@ use crate::ports::Ports;
 use crate::process;
 use crate::readiness::Readiness;
 use crate::settings::{self, Settings};
+use crate::try_again::TryAgain;
 use crate::upkeep::{Upkeep, UpkeepOptions};
 use crate::worker::{StageOptions, Worker, WorkerOptions};
 
@@ -127,6 +129,10 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
         Some(listener) => {
             let services = parts.orders.then(|| Services {
                 orders: orders(settings, &ports, backlog, &metrics),
+                life: Life {
+                    canceller: Canceller::new(&ports, metrics.clone()),
+                    try_again: TryAgain::new(&ports, batch_limits(settings), metrics.clone()),
+                },
                 dead_letters: DeadLetterOffice::new(&ports),
             });
             let readiness = Readiness {

@@ -2,6 +2,7 @@
 //!
 //! - [`outbox`] publishes what could not be published when it was accepted, and clears the journal of what has ended;
 //! - [`reconciler`] publishes again what a queue has lost;
+//! - [`cancellations`] sees to it that what is to be cancelled ends;
 //! - [`dead_letters`] brings dead letters from their queue to where people can look at them;
 //! - [`backlog`] says when more orders wait than the system should take on.
 //!
@@ -12,6 +13,7 @@
 //! Whatever is out of reach is tried again at the next turn. Nothing here holds up an order.
 
 pub mod backlog;
+pub mod cancellations;
 pub mod dead_letters;
 mod lease;
 pub mod outbox;
@@ -25,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batch::BatchLimits;
+use crate::cancel::Canceller;
 use crate::domain::OrderRecord;
 use crate::intake::Backlog;
 use crate::metrics::Metrics;
@@ -61,9 +64,15 @@ impl Upkeep {
                 metrics: options.metrics.clone(),
             };
             tasks.spawn(outbox.run(stop.clone()));
-            let reconciler = reconciler::Reconciler::new(ports, lease, options);
+            let reconciler = reconciler::Reconciler::new(ports, lease.clone(), options);
             tasks.spawn(reconciler.run(stop.clone()));
         }
+        let settling = cancellations::Settling {
+            cancellations: ports.cancellations.clone(),
+            canceller: Canceller::new(ports, options.metrics.clone()),
+            lease,
+        };
+        tasks.spawn(settling.run(stop.clone()));
         if let Some(subscription) = ports.queues.dead_letters(dead_letters::PREFETCH) {
             tasks.spawn(dead_letters::run(
                 subscription,
@@ -87,7 +96,7 @@ impl Upkeep {
 }
 
 /// Makes messages of orders, each for the place its orders go next, in the order of `orders`.
-fn messages(orders: Vec<OrderRecord>, limits: BatchLimits) -> Vec<(Place, Vec<OrderRecord>)> {
+pub(crate) fn messages(orders: Vec<OrderRecord>, limits: BatchLimits) -> Vec<(Place, Vec<OrderRecord>)> {
     let mut messages: Vec<(Place, Vec<OrderRecord>)> = Vec::new();
     let mut size_bytes = 0;
     for order in orders {

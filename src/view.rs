@@ -69,6 +69,9 @@ pub fn push_placed(json: &mut Vec<u8>, record: &OrderRecord) {
     let placed = record.order.json();
     json.push(b',');
     json.extend_from_slice(placed.get(1..placed.len().saturating_sub(1)).unwrap_or_default());
+    if record.order.not_before().is_none() {
+        json.extend_from_slice(b",\"not_before\":null");
+    }
     json.extend_from_slice(b",\"total\":");
     push(json, record.order.total());
     json.extend_from_slice(b",\"placed_at\":");

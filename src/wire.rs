@@ -180,6 +180,19 @@ pub fn decode_outcome(json: &str) -> Result<RecordedOutcome, String> {
     })
 }
 
+/// A cancellation as JSON.
+pub fn encode_cancellation(cancellation: &Cancellation) -> String {
+    serde_json::to_string(&CancelledJson::of(cancellation)).expect("writing strings and numbers does not fail")
+}
+
+/// Reads what [`encode_cancellation`] wrote.
+///
+/// # Errors
+/// The reason, if it is something else. Final.
+pub fn decode_cancellation(json: &str) -> Result<Cancellation, String> {
+    serde_json::from_str::<CancelledJson>(json).map(CancelledJson::read).map_err(|error| error.to_string())
+}
+
 /// What was checked when it was taken is JSON; should a store have been tampered with, it counts for nothing.
 fn as_raw(json: &Json) -> Box<RawValue> {
     RawValue::from_string(json.as_str().to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
@@ -269,16 +282,23 @@ struct CancelledJson<'a> {
     reason: Option<Cow<'a, str>>,
 }
 
+impl<'a> CancelledJson<'a> {
+    fn of(cancellation: &'a Cancellation) -> Self {
+        CancelledJson { at: cancellation.at.as_millis(), reason: cancellation.reason.as_deref().map(Cow::Borrowed) }
+    }
+
+    fn read(self) -> Cancellation {
+        Cancellation { at: Timestamp::from_millis(self.at), reason: self.reason.map(Cow::into_owned) }
+    }
+}
+
 impl HistoryJson<'_> {
     fn read(self) -> Result<History, String> {
         let earlier = self.earlier.into_iter().map(|EarlierJson { passage, steps }| {
             Ok::<_, String>(EarlierPassage { passage, steps: read_steps(steps)?.steps().to_vec() })
         });
         let earlier = earlier.collect::<Result<_, _>>()?;
-        let cancellation = self.cancelled.map(|CancelledJson { at, reason }| Cancellation {
-            at: Timestamp::from_millis(at),
-            reason: reason.map(Cow::into_owned),
-        });
+        let cancellation = self.cancelled.map(CancelledJson::read);
         Ok(read_steps(self.steps)?.with_earlier(earlier).with_cancellation(cancellation))
     }
 }
@@ -400,9 +420,9 @@ fn push_history(bytes: &mut Vec<u8>, history: &History) {
     if !history.earlier().is_empty() {
         bytes.push(b']');
     }
-    if let Some(Cancellation { at, reason }) = history.cancellation() {
+    if let Some(cancellation) = history.cancellation() {
         bytes.extend_from_slice(b",\"cancelled\":");
-        push_json(bytes, &CancelledJson { at: at.as_millis(), reason: reason.as_deref().map(Cow::Borrowed) });
+        push_json(bytes, &CancelledJson::of(cancellation));
     }
 }
 

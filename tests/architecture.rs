@@ -21,9 +21,16 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("dead_letters", &["domain", "ports", "wire"]),
     // It takes messages apart that have no business in their queue, and buries them as the bytes they were.
     ("worker", &["batch", "domain", "gate", "handlers", "metrics", "ports", "wire"]),
-    ("upkeep", &["batch", "domain", "intake", "metrics", "ports"]),
+    // It archives what nobody has in hand.
+    ("cancel", &["domain", "lookup", "metrics", "ports", "worker"]),
+    ("upkeep", &["batch", "cancel", "domain", "intake", "metrics", "ports"]),
+    // It publishes as the outbox does.
+    ("try_again", &["batch", "domain", "lookup", "metrics", "ports", "upkeep"]),
     ("readiness", &["metrics", "ports"]),
-    ("api", &["dead_letters", "domain", "intake", "lookup", "metrics", "ports", "readiness", "view"]),
+    (
+        "api",
+        &["cancel", "dead_letters", "domain", "intake", "lookup", "metrics", "ports", "readiness", "try_again", "view"],
+    ),
 ];
 
 /// Products that only their adapter may name.

@@ -1,6 +1,6 @@
 //! What the ports promise, tested against every adapter that stands behind them.
 //!
-//! The suites (`contract/queues.rs`, `in_flight.rs`, `claims.rs`, `scan.rs`, `archive.rs`, `journal.rs`, `leases.rs`,
+//! The suites (`contract/queues.rs`, `in_flight.rs`, `claims.rs`, `scan.rs`, `archive.rs`, `cancellations.rs`, `journal.rs`, `leases.rs`,
 //! `dead_letters.rs`) know only the traits. An adapter takes part with a function that makes a subject, or says `None`
 //! if the servers it needs are not there, and one line:
 //!
@@ -36,6 +36,7 @@ mod contract {
     pub(crate) use tests_of;
 
     pub mod archive;
+    pub mod cancellations;
     pub mod claims;
     pub mod dead_letters;
     mod embedded;

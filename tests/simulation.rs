@@ -1,7 +1,7 @@
 //! The real intake, worker loop, upkeep and lookup on a world that fails, thousands of times.
 //!
 //! Each run is made from a seed: processes die, freeze and wake between any two effects, replies get lost, effects
-//! happen twice or late, messages overtake each other, stores go down and are wiped, queues are lost with what they held.
+//! happen twice or late, messages overtake each other, people cancel orders, try failed ones again and place some for later, stores go down and are wiped, queues are lost with what they held.
 //! At the end everything is well again, every order that was accepted has ended exactly once, and none that was refused
 //! has come to life. No reader ever got a 404 for one.
 //!
@@ -17,12 +17,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ordering::batch::BatchLimits;
-use ordering::domain::{Order, OrderId, OrderRecord, Outcome, RetryPolicy, Stage, Status};
+use ordering::cancel::{Cancelled, Canceller, NotCancelled};
+use ordering::domain::{
+    Decision, Order, OrderId, OrderRecord, Outcome, RecordedOutcome, RetryPolicy, Stage, Status, Step, Timestamp,
+};
 use ordering::gate::Gate;
 use ordering::handlers::{Call, Handler};
 use ordering::intake::{Backlog, Intake, IntakeOptions, Journaling, NotAccepted};
 use ordering::lookup::Lookup;
 use ordering::ports::{Clock, InFlight, Place, Queues, Source};
+use ordering::try_again::{NotTried, TryAgain};
 use ordering::upkeep::{Upkeep, UpkeepOptions};
 use ordering::worker::{StageOptions, Worker, WorkerOptions};
 use rand::Rng;
@@ -153,6 +157,8 @@ struct Api {
     process: Process,
     intake: Intake,
     lookup: Lookup,
+    canceller: Canceller,
+    try_again: TryAgain,
     _upkeep: Upkeep,
 }
 
@@ -164,6 +170,8 @@ fn start_api(world: &Arc<World>, kind: Kind) -> Api {
     Api {
         intake: Intake::start(options, &ports, backlog, Arc::default()),
         lookup: Lookup::new(&ports),
+        canceller: Canceller::new(&ports, Arc::default()),
+        try_again: TryAgain::new(&ports, limits(), Arc::default()),
         process,
         _upkeep: upkeep,
     }
@@ -173,15 +181,70 @@ fn start_api(world: &Arc<World>, kind: Kind) -> Api {
 #[derive(Default)]
 struct Promises {
     accepted: Vec<OrderId>,
+    /// Orders that ended as cancelled.
+    cancelled: Vec<OrderId>,
+    /// Orders that were to be cancelled, and since when that was promised.
+    asked: Vec<(OrderId, Timestamp)>,
+    /// Orders of which the next passage was promised.
+    retried: Vec<OrderId>,
     /// Customers whose order was not taken, and who did not send it again.
     refused: Vec<String>,
 }
 
 fn order_of(customer: &str) -> Order {
+    order_for(customer, None)
+}
+
+fn order_for(customer: &str, not_before: Option<Timestamp>) -> Order {
+    let not_before = not_before.map_or("null".into(), |at| format!("\"{at}\""));
     let json = format!(
-        r#"{{"customer_id":"{customer}","currency":"EUR","items":[{{"sku":"s","quantity":1,"unit_price":"1.00"}}]}}"#
+        r#"{{"customer_id":"{customer}","currency":"EUR","items":[{{"sku":"s","quantity":1,"unit_price":"1.00"}}],
+             "not_before":{not_before}}}"#
     );
     Order::from_json(json.as_bytes()).unwrap()
+}
+
+/// Cancels an order, until it is promised or the order has ended otherwise.
+async fn cancel(world: Arc<World>, apis: Arc<Mutex<Vec<Api>>>, promises: Arc<Mutex<Promises>>, id: OrderId) {
+    let wait = world.random(|rng| rng.random_range(0..30_000));
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    loop {
+        let which = world.random(|rng| rng.random_range(0..APIS));
+        let canceller = apis.lock().unwrap()[which].canceller.clone();
+        let cancelled = canceller.cancel(id, Some("changed her mind".into()));
+        match tokio::time::timeout(Duration::from_secs(30), cancelled).await {
+            Ok(Ok(Cancelled::Ended)) => return promises.lock().unwrap().cancelled.push(id),
+            Ok(Ok(Cancelled::Asked(_))) => return promises.lock().unwrap().asked.push((id, world.now())),
+            Ok(Err(NotCancelled::HasEnded(_))) => return,
+            Ok(Err(NotCancelled::NoSuchOrder)) => panic!("{id} is no order after its 202"),
+            Ok(Err(NotCancelled::Unavailable(_))) | Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+}
+
+/// Tries a failed order again, until that is promised; the passage it is in then.
+async fn try_again(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, id: OrderId) -> u32 {
+    let stage = world.random(|rng| rng.random_bool(0.5)).then_some(Stage::FIRST);
+    loop {
+        let which = world.random(|rng| rng.random_range(0..APIS));
+        let (again, lookup) = {
+            let api = &apis.lock().unwrap()[which];
+            (api.try_again.clone(), api.lookup.clone())
+        };
+        match tokio::time::timeout(Duration::from_secs(30), again.one(id, stage)).await {
+            Ok(Ok(order)) => return order.passage,
+            // The reply to the one before was lost; or a record that was lost came back from a late duplicate.
+            Ok(Err(NotTried::NotFailed(_))) => {
+                let found = tokio::time::timeout(Duration::from_secs(30), lookup.find(id)).await;
+                match found.ok().and_then(Result::ok).flatten() {
+                    Some(found) if found.passage > 1 => return found.passage,
+                    Some(_) | None => tokio::time::sleep(Duration::from_millis(500)).await,
+                }
+            }
+            Ok(Err(error @ (NotTried::NoSuchOrder | NotTried::NotReached { .. }))) => panic!("{id}: {error}"),
+            Ok(Err(NotTried::Unavailable(_))) | Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
 }
 
 async fn customer(
@@ -199,7 +262,9 @@ async fn customer(
     // the same key, which no customer should.
     let (has_key, is_wrong) = world.random(|rng| (rng.random_bool(0.5), rng.random_bool(0.1)));
     let name = format!("customer-{number}");
-    let (order, key) = (order_of(&name), has_key.then(|| name.clone()));
+    let not_before = world.random(|rng| rng.random_bool(0.2).then(|| rng.random_range(0..40_000)));
+    let not_before = not_before.map(|ms| world.now().after(Duration::from_millis(ms)));
+    let (order, key) = (order_for(&name, not_before), has_key.then(|| name.clone()));
     if has_key && is_wrong {
         let (intake, name) = (intake(), name.clone());
         let other = order_of(&format!("{name}-again"));
@@ -225,19 +290,42 @@ async fn customer(
         }
     };
     promises.lock().unwrap().accepted.push(id);
-    let (mut seen, end) = (Status::Accepted, Instant::now() + PATIENCE);
-    while !seen.has_ended() {
+    let (is_cancelled, is_tried_again) = world.random(|rng| (rng.random_bool(0.2), rng.random_bool(0.5)));
+    let cancelling = is_cancelled.then(|| tokio::spawn(cancel(world.clone(), apis.clone(), promises.clone(), id)));
+    let (mut seen, mut passage, end) = (Status::Accepted, 1, Instant::now() + PATIENCE);
+    loop {
+        if seen == Status::Failed && passage == 1 && is_tried_again {
+            passage = try_again(&world, &apis, id).await;
+            promises.lock().unwrap().retried.push(id);
+            seen = Status::Accepted;
+        }
+        if seen.has_ended() {
+            break;
+        }
         assert!(Instant::now() < end, "{id} does not end");
         let lookup = apis.lock().unwrap()[pick()].lookup.clone();
         let found = tokio::time::timeout(Duration::from_secs(30), lookup.find(id)).await;
         if let Ok(Ok(found)) = found {
-            let status = found.unwrap_or_else(|| panic!("404 for {id} after its 202")).history.status();
+            let found = found.unwrap_or_else(|| panic!("404 for {id} after its 202"));
+            let status = found.history.status();
+            assert!(!kind.has_fence() || found.passage >= passage, "{id} went back to passage {}", found.passage);
+            if let Some(at) = not_before {
+                assert!(
+                    status == Status::Accepted || status == Status::Cancelled || world.now() >= at,
+                    "{id} is early"
+                );
+            }
             // Records that were lost come back from messages, late duplicates among them.
             assert!(!kind.has_fence() || status >= seen, "{id} went back from {seen:?} to {status:?}");
-            seen = status;
+            if found.passage >= passage {
+                seen = status;
+            }
         }
         let wait = world.random(|rng| rng.random_range(10..20_000));
         tokio::time::sleep(Duration::from_millis(wait)).await;
+    }
+    if let Some(cancelling) = cancelling {
+        cancelling.await.expect("a cancellation saw what must not be");
     }
     if has_key {
         // A key that comes again when its order has ended makes nothing new, even if only the archive knows of it. While the
@@ -343,7 +431,7 @@ async fn run(seed: u64, kind: Kind) -> String {
         customer.expect("a customer saw what must not be");
     }
     let end = Instant::now() + PATIENCE;
-    while world.messages() > 0 {
+    while world.messages() + world.open_cancellations() > 0 {
         assert!(Instant::now() < end, "{} messages never left the queues", world.messages());
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
@@ -356,6 +444,16 @@ fn check(world: &Arc<World>, promises: &Promises, kind: Kind) {
     for id in &promises.accepted {
         let archived = archive.get(id).unwrap_or_else(|| panic!("{id} was accepted and is lost"));
         assert!(archived.history.status().has_ended());
+        let was_asked = promises.cancelled.contains(id) || promises.asked.iter().any(|(asked, _)| asked == id);
+        if archived.history.status() == Status::Cancelled {
+            assert!(was_asked, "{id} was cancelled and nobody wanted it");
+        }
+    }
+    for id in &promises.cancelled {
+        assert_eq!(archive[id].history.status(), Status::Cancelled, "{id} was cancelled");
+    }
+    for id in &promises.retried {
+        assert!(archive[id].passage > 1, "{id} was to be tried again");
     }
     for order in archive.values() {
         let customer = order.order.fields().unwrap().customer_id.into_owned();
@@ -373,19 +471,37 @@ fn check(world: &Arc<World>, promises: &Promises, kind: Kind) {
         *by_order.entry(id).or_default() += 1;
     }
     // Of an order whose API died before its 202 there may be no record, and no fence if the archive was down as well.
+    let ever_recorded = world.ever_recorded();
+    for (id, asked_at) in &promises.asked {
+        let is_end = |recorded: &RecordedOutcome| matches!(recorded.decision, Decision::End(_));
+        let ended_before = ever_recorded
+            .iter()
+            .any(|((of, ..), recorded)| of == id && is_end(&recorded[0]) && recorded[0].finished_at <= *asked_at);
+        // One that waited for its time may have had no record to be marked.
+        let can_have_escaped = ended_before || archive[id].order.not_before().is_some();
+        let status = archive[id].history.status();
+        assert!(status == Status::Cancelled || can_have_escaped, "{id} was to be cancelled and is {status:?}");
+    }
     for id in &promises.accepted {
         let archived = &archive[id];
-        let steps = archived.history.steps();
-        let attempts: u32 = steps.iter().map(|step| step.attempts).sum();
-        assert_eq!(by_order[id] as u32, attempts, "{id}: attempts recorded and attempts archived differ");
-        for step in steps {
-            let recorded = &world.ever_recorded()[&(*id, 1, step.stage.index(), step.attempts)][0];
-            assert_eq!(
-                step.finished_at,
-                Some(recorded.finished_at),
-                "{id}: not the recorded outcome of {}",
-                step.stage
-            );
+        // What was done in an earlier passage is in both.
+        let earlier = archived.history.earlier();
+        let is_new = |step: &&Step| !earlier.iter().any(|earlier| earlier.steps.contains(step));
+        let own = archived.history.steps().iter().filter(is_new).map(|step| (archived.passage, step));
+        let before = earlier.iter().flat_map(|earlier| earlier.steps.iter().map(|step| (earlier.passage, step)));
+        let steps: Vec<(u32, &Step)> = before.chain(own).collect();
+        let attempts: u32 = steps.iter().map(|(_, step)| step.attempts).sum();
+        let recorded = by_order.get(id).copied().unwrap_or_default() as u32;
+        // One that is cancelled does not wait for a call that another worker has in hand.
+        let is_whole = match archived.history.status() {
+            Status::Cancelled => recorded >= attempts,
+            _ => recorded == attempts,
+        };
+        assert!(is_whole, "{id}: {recorded} attempts were recorded and {attempts} archived");
+        for (passage, step) in steps {
+            let recorded = &ever_recorded[&(*id, passage, step.stage.index(), step.attempts)][0];
+            let finished_at = step.outcome.map(|_| recorded.finished_at);
+            assert_eq!(step.finished_at, finished_at, "{id}: not the recorded outcome of {}", step.stage);
         }
     }
 }

@@ -8,6 +8,7 @@
 mod dead_letters;
 mod health;
 mod idempotency;
+mod life;
 mod orders;
 mod parameters;
 pub mod problem;
@@ -22,6 +23,7 @@ use actix_web::dev::{Server, ServerHandle, Service};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, guard, web};
 
+pub use life::Life;
 pub use orders::Orders;
 use problem::Problem;
 
@@ -42,6 +44,7 @@ pub struct ApiOptions {
 /// What a process that takes orders serves.
 pub struct Services {
     pub orders: Orders,
+    pub life: Life,
     pub dead_letters: DeadLetterOffice,
 }
 
@@ -110,7 +113,11 @@ fn server(
     under_way: UnderWay,
 ) -> std::io::Result<Server> {
     let stopping = readiness.stopping.clone();
-    let services = services.map(|services| (web::Data::new(services.orders), web::Data::new(services.dead_letters)));
+    let services = services.map(|services| SharedServices {
+        orders: web::Data::new(services.orders),
+        life: web::Data::new(services.life),
+        dead_letters: web::Data::new(services.dead_letters),
+    });
     let readiness = web::Data::new(readiness);
     let threads = options.threads.max(1);
     let server = HttpServer::new(move || {
@@ -142,22 +149,38 @@ fn server(
     Ok(server)
 }
 
-type SharedServices = (web::Data<Orders>, web::Data<DeadLetterOffice>);
+#[derive(Clone)]
+struct SharedServices {
+    orders: web::Data<Orders>,
+    life: web::Data<Life>,
+    dead_letters: web::Data<DeadLetterOffice>,
+}
 
 fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
-    if let Some((orders, dead_letters)) = services {
-        app.app_data(orders)
-            .service(web::resource("/v1/orders").route(web::post().to(orders::place)).default_service(only("POST")))
-            .service(
-                web::resource("/v1/orders/{id}")
-                    .route(get_or_head().to(orders::find))
-                    .default_service(only("GET, HEAD")),
-            );
+    if let Some(SharedServices { orders, life, dead_letters }) = services {
+        order_routes(app.app_data(orders).app_data(life));
         dead_letter_routes(app.app_data(dead_letters));
     }
     app.service(web::resource("/healthz").route(get_or_head().to(health::healthz)).default_service(only("GET, HEAD")))
         .service(web::resource("/metrics").route(get_or_head().to(health::metrics)).default_service(only("GET, HEAD")))
         .service(web::resource("/readyz").route(get_or_head().to(health::readyz)).default_service(only("GET, HEAD")));
+}
+
+fn order_routes(app: &mut web::ServiceConfig) {
+    app.service(web::resource("/v1/orders").route(web::post().to(orders::place)).default_service(only("POST")))
+        // Before the ids: `retry` is none.
+        .service(
+            web::resource("/v1/orders/retry").route(web::post().to(life::retry_many)).default_service(only("POST")),
+        )
+        .service(
+            web::resource("/v1/orders/{id}").route(get_or_head().to(orders::find)).default_service(only("GET, HEAD")),
+        )
+        .service(
+            web::resource("/v1/orders/{id}/cancel").route(web::post().to(life::cancel)).default_service(only("POST")),
+        )
+        .service(
+            web::resource("/v1/orders/{id}/retry").route(web::post().to(life::retry)).default_service(only("POST")),
+        );
 }
 
 fn dead_letter_routes(app: &mut web::ServiceConfig) {

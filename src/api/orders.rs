@@ -11,6 +11,7 @@ use super::view;
 use crate::domain::{Order, OrderId};
 use crate::intake::Intake;
 use crate::lookup::Lookup;
+use crate::ports::{Clock, SystemClock};
 
 /// What the handlers of orders need.
 pub struct Orders {
@@ -28,8 +29,9 @@ pub async fn place(
     orders: web::Data<Orders>,
 ) -> Result<HttpResponse, Problem> {
     check_content_type(&request)?;
-    let body = read(body, &orders).await?;
+    let body = read_up_to(body, orders.body_bytes_max, orders.body_timeout).await?;
     let order = Order::from_json(&body)?;
+    order.check_not_before(SystemClock.now())?;
     let key = idempotency::key(request.headers())?;
     Ok(accepted(orders.intake.accept(order, key.as_deref()).await?))
 }
@@ -57,7 +59,7 @@ pub async fn find(id: web::Path<String>, orders: web::Data<Orders>) -> Result<Ht
     }
 }
 
-fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
+pub(super) fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
     let found = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = found.map(|value| value.split(';').next().unwrap_or_default().trim());
     match essence {
@@ -66,9 +68,12 @@ fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
     }
 }
 
-async fn read(body: web::Payload, orders: &Orders) -> Result<web::Bytes, Problem> {
-    let bytes_max = orders.body_bytes_max;
-    match tokio::time::timeout(orders.body_timeout, body.to_bytes_limited(bytes_max)).await {
+pub(super) async fn read_up_to(
+    body: web::Payload,
+    bytes_max: usize,
+    patience: Duration,
+) -> Result<web::Bytes, Problem> {
+    match tokio::time::timeout(patience, body.to_bytes_limited(bytes_max)).await {
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(Ok(Err(error))) => match error.as_error::<actix_web::error::PayloadError>() {
             Some(error) => Err(Problem::unreadable_body(error, bytes_max)),

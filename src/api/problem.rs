@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde_json::{Value, json};
 
 use crate::dead_letters::NotDone;
-use crate::domain::Refusal;
+use crate::domain::{Refusal, Stage, Status};
 use crate::intake::NotAccepted;
 use crate::ports::{PublishError, Unavailable};
 
@@ -132,6 +132,60 @@ impl Problem {
     pub fn no_such_dead_letter(id: impl fmt::Display) -> Self {
         let detail = format!("there is no dead letter {id}: it was replayed or dropped, or it never was");
         Self::new(StatusCode::NOT_FOUND, "no-such-dead-letter", "No such dead letter", detail)
+    }
+
+    /// The body of a request that is no order is JSON of another kind.
+    pub fn unreadable_request(error: &serde_json::Error) -> Self {
+        let (line, column) = (error.line().max(1), error.column().max(1));
+        let text = error.to_string();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let what = text.strip_suffix(&place).unwrap_or(&text);
+        if error.is_data() {
+            return Self::invalid_request("", what);
+        }
+        Refusal::Malformed { line, column, detail: what.to_owned() }.into()
+    }
+
+    /// `what` says what is wrong with the value at `pointer`.
+    pub fn invalid_request(pointer: &str, what: &str) -> Self {
+        let detail = "the request has a problem";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "Invalid request", detail)
+            .with("errors", json!([{"pointer": pointer, "detail": what}]))
+    }
+
+    pub fn has_ended(status: Status) -> Self {
+        let detail = format!("the order has ended: it is {}", status.as_str());
+        Self::new(StatusCode::CONFLICT, "has-ended", "The order has ended", detail)
+            .with("order_status", json!(status.as_str()))
+    }
+
+    pub fn not_failed(status: Status) -> Self {
+        let detail = format!("only a failed order is tried again; this one is {}", status.as_str());
+        Self::new(StatusCode::CONFLICT, "not-failed", "The order has not failed", detail)
+            .with("order_status", json!(status.as_str()))
+    }
+
+    pub fn not_reached(failed_at: Stage) -> Self {
+        let detail = format!("the order failed at {0}: it can go on there or before", failed_at.as_snake());
+        Self::new(StatusCode::CONFLICT, "not-reached", "The order never came to that stage", detail)
+            .with("failed_at", json!(failed_at.as_snake()))
+    }
+
+    /// Something that was asked for could not be done, or nobody knows whether it was; asking again does no harm.
+    pub fn not_done(unavailable: &Unavailable) -> Self {
+        let detail =
+            format!("it was perhaps not done ({} is out of reach); asking again does no harm", unavailable.part);
+        Self::out_of_reach(detail)
+    }
+
+    pub fn with_retried(self, orders: u64) -> Self {
+        self.with("retried", json!(orders))
+    }
+
+    /// A fault of this program.
+    pub fn failed() -> Self {
+        let detail = "the server failed at it; its log says more";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "Failed", detail)
     }
 
     fn out_of_reach(detail: impl Into<String>) -> Self {

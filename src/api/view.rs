@@ -31,8 +31,36 @@ pub fn order(record: &OrderRecord) -> Vec<u8> {
     );
     json.extend_from_slice(b",\"steps\":");
     push_steps(&mut json, history.steps());
-    json.push(b'}');
+    json.extend_from_slice(b",\"cancellation\":");
+    let cancellation = history.cancellation();
+    push(
+        &mut json,
+        &cancellation.map(|cancellation| CancellationView {
+            at: cancellation.at.to_string(),
+            reason: cancellation.reason.as_deref(),
+        }),
+    );
+    json.extend_from_slice(b",\"passage\":");
+    push(&mut json, &record.passage);
+    json.extend_from_slice(b",\"earlier_passages\":[");
+    for (n, earlier) in history.earlier().iter().enumerate() {
+        let before: &[u8] = if n == 0 { b"{" } else { b",{" };
+        json.extend_from_slice(before);
+        json.extend_from_slice(b"\"passage\":");
+        push(&mut json, &earlier.passage);
+        json.extend_from_slice(b",\"steps\":");
+        push_steps(&mut json, &earlier.steps);
+        json.push(b'}');
+    }
+    json.extend_from_slice(b"]}");
     json
+}
+
+/// What was said when the order was cancelled.
+#[derive(Serialize)]
+struct CancellationView<'a> {
+    at: String,
+    reason: Option<&'a str>,
 }
 
 #[cfg(test)]
@@ -41,7 +69,9 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::{Decision, Delay, End, Json, Order, OrderId, RecordedOutcome, Report, Stage, Timestamp};
+    use crate::domain::{
+        Cancellation, Decision, Delay, End, Json, Order, OrderId, RecordedOutcome, Report, Stage, Timestamp,
+    };
 
     #[test]
     fn an_order_is_shown_whole() {
@@ -56,6 +86,7 @@ mod tests {
             "items": [{"sku": "s", "description": null, "quantity": 3, "unit_price": "0.10"}],
             "metadata": null, "total": "0.30", "placed_at": "2025-11-24T16:00:00.000Z",
             "updated_at": "2025-11-24T16:00:00.000Z", "finished_at": null, "failure": null, "steps": [],
+            "not_before": null, "cancellation": null, "passage": 1, "earlier_passages": [],
         });
         assert_eq!(shown, expected);
 
@@ -90,5 +121,17 @@ mod tests {
             "note": null, "result": null, "worker": "w", "retries": [],
         });
         assert_eq!(shown["steps"], json!([done, rejected]));
+
+        let mut record = record.next_passage(Stage::PreProcessing).unwrap();
+        let reason = Some("changed her mind".to_owned());
+        record.history.cancel(Cancellation { at, reason });
+        let shown: Value = serde_json::from_slice(&order(&record)).unwrap();
+        assert_eq!(
+            (&shown["status"], &shown["failure"], &shown["passage"]),
+            (&json!("cancelled"), &json!(null), &json!(2))
+        );
+        assert_eq!(shown["cancellation"], json!({"at": "2025-11-24T16:00:00.005Z", "reason": "changed her mind"}));
+        assert_eq!(shown["steps"], json!([done]));
+        assert_eq!(shown["earlier_passages"], json!([{"passage": 1, "steps": [done, rejected]}]));
     }
 }

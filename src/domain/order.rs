@@ -1,6 +1,7 @@
 //! An order: what a customer placed, and what travels with it.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -77,6 +78,9 @@ pub enum Placed {
     Never,
 }
 
+/// How far ahead an order may be placed: a year, a leap year too.
+pub const NOT_BEFORE_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 /// Keeps these digests apart from other uses of SHA-256. Part of every derived id: never to be changed.
 const KEY_DOMAIN: &str = "ordering/idempotency-key/1:";
 
@@ -112,6 +116,32 @@ impl Order {
     /// The order as one line of JSON.
     pub fn json(&self) -> &Bytes {
         &self.json
+    }
+
+    /// When its work may begin; `None`: at once.
+    pub fn not_before(&self) -> Option<Timestamp> {
+        let text = self.json.strip_prefix(b"{")?.strip_prefix(validation::NOT_BEFORE)?.strip_prefix(b"\"")?;
+        let end = text.iter().position(|byte| *byte == b'"')?;
+        Timestamp::parse(std::str::from_utf8(&text[..end]).ok()?)
+    }
+
+    /// Whether its work must wait at the moment `now`.
+    pub fn waits_at(&self, now: Timestamp) -> bool {
+        self.not_before().is_some_and(|at| at > now)
+    }
+
+    /// Refuses an order that would have to wait longer than [`NOT_BEFORE_MAX`].
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`].
+    pub fn check_not_before(&self, now: Timestamp) -> Result<(), Refusal> {
+        match self.not_before() {
+            Some(at) if at.since(now) > NOT_BEFORE_MAX => Err(Refusal::Invalid(vec![Problem {
+                pointer: "/not_before".into(),
+                detail: format!("must be at most a year ahead, before {}", now.after(NOT_BEFORE_MAX)),
+            }])),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The exact sum of quantity × unit price, with as many decimals as the unit price that has most.
@@ -233,6 +263,27 @@ mod tests {
         assert_eq!(OrderId::parse(&text.to_uppercase()), OrderId::parse(text));
         for wrong in ["", "7", &text.replace('-', ""), &format!("{{{text}}}"), &format!("urn:uuid:{text}")] {
             assert_eq!(OrderId::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_order_may_say_when_its_work_is_to_begin() {
+        let order = |member: &str| {
+            let item = r#"{"sku":"s","quantity":1,"unit_price":"1"}"#;
+            Order::from_json(format!(r#"{{"customer_id":"c","currency":"EUR","items":[{item}]{member}}}"#).as_bytes())
+        };
+        let at = Timestamp::parse("2026-11-24T08:15:30Z").unwrap();
+        let waits = order(r#","not_before":"2026-11-24T09:15:30.0+01:00""#.trim_end_matches('"')).is_err();
+        assert!(waits, "a broken text is refused");
+        let order_at = order(r#","not_before":"2026-11-24T09:15:30.0+01:00"}"#.trim_end_matches('}')).unwrap();
+        assert_eq!(order_at.not_before(), Some(at));
+        assert!(order_at.json().starts_with(br#"{"not_before":"2026-11-24T08:15:30.000Z","customer_id""#));
+        assert!(order_at.waits_at(Timestamp::from_millis(at.as_millis() - 1)) && !order_at.waits_at(at));
+        assert!(order_at.check_not_before(at).is_ok());
+        assert!(order_at.check_not_before(Timestamp::from_millis(0)).is_err());
+        assert_eq!(order(r#","not_before":null"#).unwrap().not_before(), None);
+        for wrong in [r#""tomorrow""#, "7", r#""2026-11-24""#] {
+            assert!(order(&format!(",\"not_before\":{wrong}")).is_err(), "{wrong}");
         }
     }
 

@@ -8,6 +8,7 @@ use rust_decimal::Decimal;
 
 use super::json_tree::{Document, Member, Node};
 use super::order::{Order, Problem, Refusal};
+use super::timestamp::Timestamp;
 
 pub const CUSTOMER_ID_CHARS_MAX: usize = 128;
 pub const REFERENCE_CHARS_MAX: usize = 128;
@@ -122,6 +123,7 @@ fn token(key: &str) -> String {
 
 #[derive(Default)]
 struct Placed<'a> {
+    not_before: Option<Timestamp>,
     customer_id: Cow<'a, str>,
     reference: Option<Cow<'a, str>>,
     currency: Cow<'a, str>,
@@ -140,6 +142,7 @@ struct PlacedItem<'a> {
 impl<'a> Placed<'a> {
     fn read(members: Vec<(Cow<'a, str>, Member<'a>)>, check: &mut Check) -> Self {
         let (mut customer_id, mut reference, mut currency, mut items, mut metadata) = (None, None, None, None, None);
+        let mut not_before = None;
         for (key, member) in members {
             match (&*key, member) {
                 ("customer_id", Member::Parsed(node)) => {
@@ -147,19 +150,21 @@ impl<'a> Placed<'a> {
                 }
                 ("reference", Member::Parsed(node)) => fill(&mut reference, node, || "/reference".into(), check),
                 ("currency", Member::Parsed(node)) => fill(&mut currency, node, || "/currency".into(), check),
+                ("not_before", Member::Parsed(node)) => fill(&mut not_before, node, || "/not_before".into(), check),
                 ("items", Member::Parsed(node)) => fill(&mut items, node, || "/items".into(), check),
                 (_, Member::Raw(raw)) => fill(&mut metadata, raw, || "/metadata".into(), check),
                 ("total", _) => {
                     check.problem("/total", || "is not a field of a placed order: the total is computed".into());
                 }
                 (unknown, _) => check.problem(&format!("/{}", token(unknown)), || {
-                    "is not a field of an order: the fields are customer_id, reference, currency, items and metadata".into()
+                    "is not a field of an order: the fields are customer_id, reference, currency, items, metadata and not_before".into()
                 }),
             }
         }
         let customer_id = check.text(|| "/customer_id".into(), customer_id, 1, CUSTOMER_ID_CHARS_MAX, true);
         let reference = check.text(|| "/reference".into(), reference, 0, REFERENCE_CHARS_MAX, false);
         Placed {
+            not_before: read_not_before(not_before, check),
             customer_id: customer_id.unwrap_or_default(),
             reference,
             currency: read_currency(currency, check),
@@ -178,7 +183,13 @@ impl<'a> Placed<'a> {
     /// `size_bytes` is a guess of the size it will have.
     fn to_json(&self, size_bytes: usize) -> Bytes {
         let mut json = Vec::with_capacity(size_bytes + 64);
-        json.extend_from_slice(b"{\"customer_id\":");
+        json.push(b'{');
+        if let Some(not_before) = self.not_before {
+            json.extend_from_slice(NOT_BEFORE);
+            push_string(&mut json, &not_before.to_string());
+            json.push(b',');
+        }
+        json.extend_from_slice(b"\"customer_id\":");
         push_string(&mut json, &self.customer_id);
         json.extend_from_slice(b",\"reference\":");
         push_optional(&mut json, self.reference.as_deref());
@@ -212,6 +223,22 @@ fn push_optional(json: &mut Vec<u8>, text: Option<&str>) {
         Some(text) => push_string(json, text),
         None => json.extend_from_slice(b"null"),
     }
+}
+
+/// What the text of an order that has one begins with, behind its brace: first of all, so that it is found at once.
+pub(super) const NOT_BEFORE: &[u8] = b"\"not_before\":";
+
+fn read_not_before(node: Option<Node<'_>>, check: &mut Check) -> Option<Timestamp> {
+    let detail = "must be a moment as RFC 3339 writes it, as in 2026-11-24T08:15:30Z";
+    match node {
+        None | Some(Node::Null) => {}
+        Some(Node::String(text)) => match Timestamp::parse(&text) {
+            Some(at) => return Some(at),
+            None => check.problem("/not_before", || detail.into()),
+        },
+        Some(other) => check.problem("/not_before", || format!("{detail}, not {}", other.kind())),
+    }
+    None
 }
 
 fn read_currency<'a>(node: Option<Node<'a>>, check: &mut Check) -> Cow<'a, str> {

@@ -5,7 +5,7 @@
 //!                 └ claimed before ─ kept for certain? ─▶ 202, or another content ─▶ refused
 //!  a queue takes orders ─ record ─ (journal) ─ publish ─ confirmed ─────────────────────────▶ 202
 //!                                                  └ not, or nobody knows ─ outbox ─ committed ─▶ 202
-//!  no queue takes orders ─ outbox ─ record ─▶ 202
+//!  no queue takes orders, or its time has not come ─ outbox ─ record ─▶ 202
 //! ```
 //!
 //! The record comes before the queue: a worker that begins an order without one has to ask the archive, and if that is
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::domain::{OrderId, OrderRecord, Stage};
+use crate::domain::{OrderId, OrderRecord, Stage, Timestamp};
 use crate::ports::{Claim, Place, Ports, PublishError, Purpose, Unavailable};
 
 use super::{Journaling, NotAccepted};
@@ -46,15 +46,22 @@ struct Batch {
 
 struct State {
     has_key: bool,
+    /// Its time has not come.
+    waits: bool,
     /// Something of it may have been written.
     has_trace: bool,
     verdict: Option<Verdict>,
 }
 
 impl Batch {
-    fn new(orders: Vec<(OrderRecord, bool)>) -> Batch {
-        let state = |has_key| State { has_key, has_trace: false, verdict: None };
-        let (orders, states) = orders.into_iter().map(|(order, has_key)| (order, state(has_key))).unzip();
+    fn new(orders: Vec<(OrderRecord, bool)>, now: Timestamp) -> Batch {
+        let (orders, states) = orders
+            .into_iter()
+            .map(|(order, has_key)| {
+                let waits = order.order.waits_at(now);
+                (order, State { has_key, waits, has_trace: false, verdict: None })
+            })
+            .unzip();
         Batch { orders, states }
     }
 
@@ -106,17 +113,18 @@ impl Keeper {
 
     /// Keeps the orders, each with whether its id is derived from a key, and says what became of each.
     pub(super) async fn keep(&self, orders: Vec<(OrderRecord, bool)>) -> Vec<Verdict> {
-        let mut batch = Batch::new(orders);
+        let mut batch = Batch::new(orders, self.ports.clock.now());
         match self.ports.queues.takes() {
             Ok(()) => {
                 self.claim(&mut batch).await;
+                self.schedule(&mut batch).await;
                 self.write_records(&mut batch).await;
                 self.publish(&mut batch).await;
             }
             Err(unavailable) if self.journal_takes() => {
                 self.claim(&mut batch).await;
-                self.hold(&mut batch, &unavailable).await;
-                self.write_records_of_held(&batch).await;
+                self.hold(&mut batch, State::is_open, &unavailable).await;
+                self.write_records_of_held(&batch, |_| true).await;
             }
             Err(unavailable) => (0..batch.orders.len()).for_each(|n| batch.refuse(n, &unavailable)),
         }
@@ -204,18 +212,18 @@ impl Keeper {
     /// may be taken for a new one: it then takes its way a second time with the same keys, and the archive keeps its
     /// first end.
     async fn archived(&self, ids: &[OrderId]) -> Vec<Option<OrderRecord>> {
-        let contained = match self.ports.archive.contains(ids).await {
-            Ok(contained) => contained,
+        let passages = match self.ports.archive.ended_passages(ids).await {
+            Ok(passages) => passages,
             Err(unavailable) => {
                 tracing::debug!(%unavailable, orders = ids.len(), "taken without a look into the archive");
                 return vec![None; ids.len()];
             }
         };
         let mut archived = Vec::with_capacity(ids.len());
-        for (id, contained) in ids.iter().zip(contained) {
-            archived.push(match contained {
-                true => self.ports.archive.find(*id).await.ok().flatten(),
-                false => None,
+        for (id, passage) in ids.iter().zip(passages) {
+            archived.push(match passage {
+                Some(_) => self.ports.archive.find(*id).await.ok().flatten(),
+                None => None,
             });
         }
         archived
@@ -265,14 +273,44 @@ impl Keeper {
                     numbers.into_iter().for_each(|n| batch.states[n].has_trace = true);
                 }
                 // Of two copies, one from the outbox and one that a queue holds after all, the second changes nothing.
-                self.hold(batch, error.unavailable()).await;
+                self.hold(batch, State::is_open, error.unavailable()).await;
             }
         }
     }
 
-    /// Puts the orders into the outbox; `queues` says why they go there.
-    async fn hold(&self, batch: &mut Batch, queues: &Unavailable) {
-        let (numbers, orders) = batch.select(State::is_open);
+    /// Puts the orders whose time has not come where they wait for it.
+    async fn schedule(&self, batch: &mut Batch) {
+        let waits = |state: &State| state.waits && state.is_open();
+        let (numbers, orders) = batch.select(waits);
+        if numbers.is_empty() {
+            return;
+        }
+        if self.ports.journal.is_some() {
+            drop(orders);
+            let unavailable = Unavailable::new("journal", "orders that have a time set wait there");
+            self.hold(batch, waits, &unavailable).await;
+        } else {
+            let put = orders.iter().map(|order| {
+                let at = order.order.not_before().unwrap_or(order.placed_at);
+                self.ports.queues.publish_at(at, order)
+            });
+            let put = futures_util::future::join_all(put).await;
+            for (n, put) in numbers.into_iter().zip(put) {
+                match put {
+                    Ok(()) => batch.taken(n),
+                    Err(error) => {
+                        batch.states[n].has_trace |= matches!(error, PublishError::Unknown(_));
+                        batch.refuse(n, error.unavailable());
+                    }
+                }
+            }
+        }
+        self.write_records_of_held(batch, |state| state.waits).await;
+    }
+
+    /// Puts those orders into the outbox; `queues` says why they go there.
+    async fn hold(&self, batch: &mut Batch, which: impl Fn(&State) -> bool, queues: &Unavailable) {
+        let (numbers, orders) = batch.select(which);
         if orders.is_empty() {
             return;
         }
@@ -299,8 +337,9 @@ impl Keeper {
     }
 
     /// So that readers find what the outbox holds. Where this fails the journal knows of it.
-    async fn write_records_of_held(&self, batch: &Batch) {
-        let (_, orders) = batch.select(|state| !state.has_key && matches!(state.verdict, Some(Ok(()))));
+    async fn write_records_of_held(&self, batch: &Batch, which: impl Fn(&State) -> bool) {
+        let lacks_record = |state: &State| !state.has_key && matches!(state.verdict, Some(Ok(())));
+        let (_, orders) = batch.select(|state| lacks_record(state) && which(state));
         if !orders.is_empty()
             && let Err(unavailable) = self.ports.in_flight.put(&orders).await
         {

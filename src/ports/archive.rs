@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::Unavailable;
-use crate::domain::{OrderId, OrderRecord};
+use crate::domain::{OrderId, OrderRecord, Stage, Timestamp};
 
 /// Keeps what has ended.
 #[async_trait]
@@ -21,11 +21,23 @@ pub trait Archive: Send + Sync + 'static {
     /// [`Unavailable`].
     async fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Unavailable>;
 
-    /// Which of `ids` are in the archive, in the order of `ids`.
+    /// For each of `ids` the passage of which the archive has the end, in the order of `ids`; `None` if it has none.
     ///
     /// # Errors
     /// [`Unavailable`].
-    async fn contains(&self, ids: &[OrderId]) -> Result<Vec<bool>, Unavailable>;
+    async fn ended_passages(&self, ids: &[OrderId]) -> Result<Vec<Option<u32>>, Unavailable>;
+
+    /// Some of the orders that have failed and answer `filter`: those with ids greater than `after`, in the order of
+    /// their ids.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn failed(
+        &self,
+        filter: &FailedFilter,
+        after: Option<OrderId>,
+        orders_max: u32,
+    ) -> Result<Vec<OrderRecord>, Unavailable>;
 
     /// What of what it confirms would not survive the loss of its machine: a sentence for the operator, if there is
     /// something to be done about it.
@@ -41,6 +53,20 @@ pub trait Archive: Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`] with what is wrong.
     async fn check(&self) -> Result<(), Unavailable>;
+}
+
+/// Which of the failed orders; what is `None` is not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailedFilter {
+    /// The stage that failed.
+    pub stage: Option<Stage>,
+    /// What the reason contains; capital letters count.
+    pub reason: Option<String>,
+    pub customer_id: Option<String>,
+    /// Failed at that moment or later.
+    pub from: Option<Timestamp>,
+    /// Failed before that moment.
+    pub to: Option<Timestamp>,
 }
 
 /// What the archive did with one order.

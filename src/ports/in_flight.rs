@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::Unavailable;
-use crate::domain::{Decision, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
+use crate::domain::{Cancellation, Decision, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
 
 /// Answers where an accepted order is, and fences its steps: of each attempt at a stage the first recorded outcome
 /// counts.
@@ -55,6 +55,14 @@ pub trait InFlight: Send + Sync + 'static {
         stage: Stage,
         outcomes: &[(&OrderRecord, RecordedOutcome)],
     ) -> Result<Vec<Recorded>, Unavailable>;
+
+    /// Marks the record of an order that is to go no further in this passage: no attempt of it is begun any more
+    /// ([`Begun::Cancelled`]), and the outcome of one that is at work is recorded and not carried out
+    /// ([`Recorded::Cancelled`]). The first mark stays. An end that is recorded already stands: nothing is marked then.
+    ///
+    /// # Errors
+    /// [`Unavailable`]; it may have been marked.
+    async fn cancel(&self, id: OrderId, passage: u32, cancellation: &Cancellation) -> Result<Cancelling, Unavailable>;
 
     /// Notes that these orders (whose histories have ended) are in the archive: their records take nothing more, and
     /// go after a while. Records that are not there are not made.
@@ -118,8 +126,8 @@ pub struct Scan {
 pub struct Unmoved {
     /// With every outcome that is recorded, an end included that the archive may not have yet.
     pub order: OrderRecord,
-    /// The last thing that is known of it (taken, begun, recorded), or, if it waits to be tried again, the moment
-    /// its wait ends: whichever is later.
+    /// The last thing that is known of it (taken, begun, recorded), or, if it waits to be tried again or for its time,
+    /// the moment its wait ends: whichever is later.
     pub since: Timestamp,
     /// An attempt was begun and no outcome of it is recorded: a handler may be working on it.
     pub is_at_work: bool,
@@ -128,8 +136,13 @@ pub struct Unmoved {
 impl Unmoved {
     /// An order of which nothing is known but what its history says.
     pub fn of(order: OrderRecord) -> Unmoved {
+        Unmoved { since: Self::since(&order), order, is_at_work: false }
+    }
+
+    /// Since when an order has not moved of which nothing is known but what its history says.
+    pub fn since(order: &OrderRecord) -> Timestamp {
         let since = order.placed_at.max(order.updated_at());
-        Unmoved { order, since, is_at_work: false }
+        order.order.not_before().map_or(since, |at| at.max(since))
     }
 
     /// Takes in that attempt number `attempt` at `stage` was begun at `entered_at`, and what was recorded of it.
@@ -157,6 +170,8 @@ pub enum Begun {
     Recorded(RecordedOutcome),
     /// The order has come further, or has ended: this delivery is a late duplicate.
     Passed,
+    /// It is to go no further. `outcome` was recorded of this attempt and not carried out.
+    Cancelled { cancellation: Cancellation, outcome: Option<RecordedOutcome> },
     /// There is no record of the order.
     Absent,
 }
@@ -170,6 +185,21 @@ pub enum Recorded {
     Earlier(RecordedOutcome),
     /// None any more: the order has come further, or has ended.
     Passed,
+    /// This one, and it is not to be carried out: the order is to go no further.
+    Cancelled { cancellation: Cancellation, outcome: RecordedOutcome },
     /// There is no record to hold it.
+    Absent,
+}
+
+/// What marking an order's record came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cancelling {
+    /// Nobody is at work on it, and nobody begins any more: this is how it ended, once the archive has it.
+    Waits(OrderRecord),
+    /// An attempt was begun: whoever ends it ends the order. Or its end is recorded, and counts.
+    AtWork,
+    /// It has ended, or is in a later passage.
+    Ended,
+    /// There is no record of this passage.
     Absent,
 }

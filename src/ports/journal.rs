@@ -28,7 +28,8 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Keeps these orders, all in one transaction, and says of each whether the journal had one of its id before. One
     /// that is there keeps its content; if that is the same, [`Purpose::Publish`] makes one that was only known of wait to
-    /// be published, and a later passage takes the place of an earlier one. Of several of one id the first is put in.
+    /// be published, and a later passage takes the place of an earlier one. An order that says when its work may begin
+    /// ([`Order::not_before`](crate::domain::Order::not_before)) waits until then to be published. Of several of one id the first is put in.
     /// Takes at most 2 seconds: a customer waits.
     ///
     /// # Errors
@@ -47,13 +48,14 @@ pub trait Journal: Send + Sync + 'static {
     /// [`Unavailable`].
     async fn find_all(&self, ids: &[OrderId]) -> Result<Vec<Option<OrderRecord>>, Unavailable>;
 
-    /// The orders that have waited longest to be published, in the order in which they came, at most `orders_max`.
+    /// The orders whose time has come, then those that have waited longest to be published, in the order in which they came:
+    /// at most `orders_max`. By the clock of the store.
     ///
     /// # Errors
     /// [`Unavailable`].
     async fn to_publish(&self, orders_max: u32) -> Result<Vec<OrderRecord>, Unavailable>;
 
-    /// How many wait to be published.
+    /// How many wait to be published, those whose time has not come not counted.
     ///
     /// # Errors
     /// [`Unavailable`].

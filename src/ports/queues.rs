@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{DeadLetter, Unavailable};
-use crate::domain::{Delay, OrderRecord, Stage};
+use crate::domain::{Delay, OrderRecord, Stage, Timestamp};
 
 /// Orders were not put into a queue, as far as is known.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -133,6 +133,16 @@ pub trait Queues: Send + Sync + 'static {
     /// # Errors
     /// [`PublishError`]; passing, all of them.
     async fn publish(&self, place: Place, orders: &[OrderRecord]) -> Result<(), PublishError>;
+
+    /// Puts an order into the first stage's queue when its time has come, at `at`. Only where there is no journal, which is
+    /// what orders wait in otherwise.
+    ///
+    /// # Errors
+    /// As [`Queues::publish`]; for ever, where there is a journal.
+    async fn publish_at(&self, at: Timestamp, order: &OrderRecord) -> Result<(), PublishError> {
+        let _ = (at, order);
+        Err(PublishError::NotTaken(Unavailable::new("queues", "orders wait for their time in the journal")))
+    }
 
     /// Whether a publish has any prospect at the moment; answers at once. For callers who would do something first.
     ///

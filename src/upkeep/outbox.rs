@@ -1,4 +1,4 @@
-//! Publishes what waits in the outbox, in the order in which it was accepted, and clears the journal of what has ended.
+//! Publishes what waits in the outbox, in the order in which it was accepted or when its time has come, and clears the journal of what has ended.
 //!
 //! # Failure handling
 //! An order leaves the outbox after its queue has confirmed it: a crash between the two publishes it a second time, which
@@ -17,8 +17,8 @@ use crate::metrics::Metrics;
 use crate::ports::{Journal, Ports, Unavailable};
 
 const LEASE: &str = "outbox";
-/// The pause while there is nothing to do.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause while there is nothing to do. An order that has a time set is to begin within a second of it.
+const PAUSE: Duration = Duration::from_millis(250);
 /// How often the journal is cleared.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Orders taken from the outbox at a time; about a megabyte.

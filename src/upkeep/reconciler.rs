@@ -110,7 +110,7 @@ impl Reconciler {
     async fn restore(&self, loss: Loss, now: Timestamp) -> Result<(), Unavailable> {
         let count = self.each_unmoved(|unmoved| loss.has_taken(unmoved, now)).await?;
         let journaled = match loss.is_of_beginning() && self.evidence.all_lost_at(loss.at) {
-            true => self.each_journaled(|order| order.placed_at < loss.at).await?,
+            true => self.each_journaled(|order| order.placed_at < loss.at && !order.order.waits_at(now)).await?,
             false => 0,
         };
         if count + journaled > 0 {
@@ -129,7 +129,7 @@ impl Reconciler {
         };
         let mut count = self.each_unmoved(is_stuck).await?;
         if self.evidence.all_empty_for(self.after) {
-            count += self.each_journaled(|order| stands_still(order.placed_at)).await?;
+            count += self.each_journaled(|order| stands_still(Unmoved::since(order))).await?;
         }
         if count > 0 {
             self.metrics.republished(count);
@@ -173,10 +173,10 @@ impl Reconciler {
     /// Publishes orders to where each goes next, but for those that have ended; how many.
     async fn publish(&self, orders: Vec<OrderRecord>) -> Result<usize, Unavailable> {
         let ids: Vec<OrderId> = orders.iter().map(|order| order.id).collect();
-        let archived = self.ports.archive.contains(&ids).await?;
+        let ended = self.ports.archive.ended_passages(&ids).await?;
         let mut lost = Vec::new();
-        for (order, is_archived) in orders.into_iter().zip(archived) {
-            match is_archived {
+        for (order, ended) in orders.into_iter().zip(ended) {
+            match ended.is_some_and(|passage| passage >= order.passage) {
                 false => lost.push(order),
                 true => self.mend(order.id).await?,
             }

@@ -72,7 +72,7 @@ impl Archiver {
 }
 
 /// Archive first, then the records' end: a reader who no longer finds the one finds the other.
-pub(super) async fn archive(ports: &Ports, metrics: &Metrics, orders: &[OrderRecord]) -> Result<(), Unavailable> {
+pub(crate) async fn archive(ports: &Ports, metrics: &Metrics, orders: &[OrderRecord]) -> Result<(), Unavailable> {
     let archived = ports.archive.archive(orders).await?;
     let mut ended = Vec::with_capacity(orders.len());
     for (order, archived) in orders.iter().zip(archived) {

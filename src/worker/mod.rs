@@ -31,6 +31,8 @@ mod outbound;
 mod receive;
 mod unpack;
 
+pub(crate) use archiver::archive;
+
 use std::sync::Arc;
 use std::time::Duration;
 

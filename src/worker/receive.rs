@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::finish::Finished;
+use super::finish::{AttemptResult, Finished, cancellations};
 use super::hold::Ticket;
 use super::outbound::publish;
 use super::unpack::{InHand, unpack};
@@ -217,7 +217,12 @@ impl Receiver {
                     ticket.settle();
                 }
                 Begun::Recorded(outcome) => {
-                    self.work.hand_on(Finished { order, ticket, outcome, is_recorded: true }).await
+                    let result = AttemptResult::Recorded(outcome);
+                    self.work.hand_on(Finished { order, ticket, result }).await;
+                }
+                Begun::Cancelled { cancellation, outcome } => {
+                    let result = AttemptResult::Cancelled(cancellation, outcome);
+                    self.work.hand_on(Finished { order, ticket, result }).await;
                 }
                 Begun::Fresh { deliveries } if deliveries > self.work.stage.max_deliveries => {
                     self.work.finish(order, ticket, now, Outcome::reject("delivered too often")).await;
@@ -237,7 +242,9 @@ impl Receiver {
             Ok(begun) => begun,
             Err(unavailable) => {
                 tracing::debug!(%stage, %unavailable, orders = orders.len(), "begun without the in-flight store");
-                return vec![Begun::Absent; orders.len()];
+                let mut begun = vec![Begun::Absent; orders.len()];
+                self.look_for_cancellations(orders, &mut begun).await;
+                return begun;
             }
         };
         let absent: Vec<usize> = (0..orders.len()).filter(|n| begun[*n] == Begun::Absent).collect();
@@ -245,24 +252,34 @@ impl Receiver {
             return begun;
         }
         let ids: Vec<_> = absent.iter().map(|n| orders[*n].id).collect();
-        let archived = match self.ports.archive.contains(&ids).await {
-            Ok(archived) => archived,
+        let ended = match self.ports.archive.ended_passages(&ids).await {
+            Ok(ended) => ended,
             // Nobody can say whether these have ended: they go on, and no record is written that might outlive them.
             Err(unavailable) => {
                 tracing::debug!(%stage, %unavailable, orders = ids.len(), "begun without a record");
                 return begun;
             }
         };
-        let mut missing = Vec::new();
-        for (n, archived) in absent.into_iter().zip(archived) {
-            if archived {
+        for (n, ended) in absent.into_iter().zip(ended) {
+            if ended.is_some_and(|passage| passage >= orders[n].passage) {
                 begun[n] = Begun::Passed;
-            } else {
-                missing.push(n);
             }
         }
+        self.look_for_cancellations(orders, &mut begun).await;
+        let missing: Vec<usize> = (0..orders.len()).filter(|n| begun[*n] == Begun::Absent).collect();
         self.restore(stage, now, orders, &missing, &mut begun).await;
         begun
+    }
+
+    /// Of orders without a record nobody has said whether they are to go further.
+    async fn look_for_cancellations(&self, orders: &[OrderRecord], begun: &mut [Begun]) {
+        let absent: Vec<usize> = (0..orders.len()).filter(|n| begun[*n] == Begun::Absent).collect();
+        let asked: Vec<_> = absent.iter().map(|n| (orders[*n].id, orders[*n].passage)).collect();
+        for (n, cancellation) in absent.into_iter().zip(cancellations(&self.ports, &asked).await) {
+            if let Some(cancellation) = cancellation {
+                begun[n] = Begun::Cancelled { cancellation, outcome: None };
+            }
+        }
     }
 
     /// Writes the records of `orders[missing]` from their message and begins them.
@@ -338,7 +355,7 @@ impl Work {
             report: outcome.report(),
             decision: decide(self.stage.stage, outcome, attempts, &self.stage.retry, self.random.fraction()),
         };
-        self.hand_on(Finished { order, ticket, outcome, is_recorded: false }).await;
+        self.hand_on(Finished { order, ticket, result: AttemptResult::New(outcome) }).await;
     }
 
     async fn hand_on(&self, finished: Finished) {

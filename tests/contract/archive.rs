@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use ordering::domain::{OrderRecord, Stage, Status};
-use ordering::ports::{Archive, Archived};
+use ordering::domain::{Cancellation, OrderRecord, Stage, Status, Timestamp};
+use ordering::ports::{Archive, Archived, FailedFilter};
 
-use crate::support::{accepted, after, completed, failed, failure, order, orders, retry};
+use crate::support::{accepted, after, completed, failed, failure, now, order, orders, retry};
 
 /// An archive of its own.
 pub struct Subject {
@@ -31,6 +31,8 @@ macro_rules! suite {
             content_and_reasons_come_back_to_the_letter,
             moments_come_back_to_the_millisecond,
             a_batch_of_256_orders_is_archived,
+            an_order_that_was_tried_again_keeps_its_earlier_passages,
+            failed_orders_are_found_by_what_is_asked_for,
             an_empty_batch_changes_nothing,
             the_archive_says_that_it_is_well,
         );
@@ -57,18 +59,19 @@ pub async fn an_ended_order_is_found_as_it_was_archived(subject: &Subject) {
     }
 }
 
-/// Some ends leave a history that does not look ended: the archive keeps it as it is.
+/// While it waited to be tried again.
 fn cancelled_between(order: &OrderRecord) -> OrderRecord {
     let mut order = after(order, &[Stage::Scheduling]);
     order.history.record(Stage::PreProcessing, &retry("busy"));
-    assert!(!order.history.status().has_ended());
+    order.history.cancel(Cancellation { at: now(), reason: Some("ordered \"twice\"".into()) });
+    assert_eq!(order.history.status(), Status::Cancelled);
     order
 }
 
 pub async fn an_unknown_order_is_not_found(subject: &Subject) {
     let order = order();
     assert_eq!(find(subject, &order).await, None);
-    assert_eq!(subject.archive.contains(&[order.id]).await.unwrap(), [false]);
+    assert_eq!(subject.archive.ended_passages(&[order.id]).await.unwrap(), [None]);
 }
 
 pub async fn the_first_end_of_an_order_stays(subject: &Subject) {
@@ -114,9 +117,11 @@ pub async fn the_archive_says_which_orders_it_has_in_the_order_of_the_question(s
     subject.archive.archive(&[batch[3].clone(), batch[1].clone()]).await.unwrap();
     let mut ids: Vec<_> = batch.iter().map(|order| order.id).collect();
     ids.push(batch[1].id);
-    let contained = subject.archive.contains(&ids).await.unwrap();
-    assert_eq!(contained, [false, true, false, true, false, true]);
-    assert!(subject.archive.contains(&[]).await.unwrap().is_empty());
+    let ended = subject.archive.ended_passages(&ids).await.unwrap();
+    assert_eq!(ended, [None, Some(1), None, Some(1), None, Some(1)]);
+    subject.archive.archive(&[OrderRecord { passage: 3, ..batch[1].clone() }]).await.unwrap();
+    assert_eq!(subject.archive.ended_passages(&ids[1..2]).await.unwrap(), [Some(3)]);
+    assert!(subject.archive.ended_passages(&[]).await.unwrap().is_empty());
 }
 
 pub async fn two_archivists_of_the_same_orders_keep_each_of_them_once(subject: &Subject) {
@@ -166,9 +171,53 @@ pub async fn a_batch_of_256_orders_is_archived(subject: &Subject) {
     assert_eq!(subject.archive.archive(&batch).await.unwrap(), vec![Now; 256]);
     assert_eq!(subject.archive.archive(&batch).await.unwrap(), vec![Before; 256]);
     let ids: Vec<_> = batch.iter().map(|order| order.id).collect();
-    assert_eq!(subject.archive.contains(&ids).await.unwrap(), vec![true; 256]);
+    assert_eq!(subject.archive.ended_passages(&ids).await.unwrap(), vec![Some(1); 256]);
     for n in [0, 100, 255] {
         assert_eq!(find(subject, &batch[n]).await.as_ref(), Some(&batch[n]));
+    }
+}
+
+pub async fn an_order_that_was_tried_again_keeps_its_earlier_passages(subject: &Subject) {
+    let first = failed(&order(), "no stock");
+    archive(subject, &first).await;
+    let mut second = first.next_passage(Stage::Scheduling).unwrap();
+    second.history.record(Stage::Scheduling, &failure("no money"));
+    assert_eq!(archive(subject, &second).await, Now);
+    assert_eq!(find(subject, &first).await.as_ref(), Some(&second));
+    assert_eq!(second.history.earlier().len(), 1);
+}
+
+pub async fn failed_orders_are_found_by_what_is_asked_for(subject: &Subject) {
+    let batch = orders(5);
+    let mut ended: Vec<OrderRecord> = batch.iter().map(|order| failed(order, "no 100% stock")).collect();
+    ended[1] = completed(&batch[1]);
+    ended[3] = failed(&batch[3], "no money");
+    subject.archive.archive(&ended).await.unwrap();
+    let mut expected: Vec<OrderRecord> = [0, 2, 3, 4].map(|n| ended[n].clone()).into();
+    expected.sort_by_key(|order| order.id);
+    let found = async |filter: &FailedFilter, after, max| subject.archive.failed(filter, after, max).await.unwrap();
+    let all = FailedFilter::default();
+    assert_eq!(found(&all, None, 10).await, expected);
+    assert_eq!(found(&all, None, 2).await, expected[..2]);
+    assert_eq!(found(&all, Some(expected[1].id), 10).await, expected[2..]);
+
+    let failure = ended[0].history.failure().unwrap();
+    let at = ended[0].history.finished_at().unwrap();
+    let later = at.after(std::time::Duration::from_secs(3_600));
+    let customer = ended[0].order.fields().unwrap().customer_id.into_owned();
+    for (filter, count) in [
+        (FailedFilter { stage: Some(failure.stage), ..all.clone() }, 4),
+        (FailedFilter { stage: Some(Stage::PostProcessing), ..all.clone() }, 0),
+        (FailedFilter { reason: Some("100% st".into()), ..all.clone() }, 3),
+        (FailedFilter { reason: Some("%".into()), stage: Some(failure.stage), ..all.clone() }, 3),
+        (FailedFilter { reason: Some("STOCK".into()), ..all.clone() }, 0),
+        (FailedFilter { customer_id: Some(customer), ..all.clone() }, 4),
+        (FailedFilter { customer_id: Some("nobody".into()), ..all.clone() }, 0),
+        (FailedFilter { from: Some(at), to: Some(later), ..all.clone() }, 4),
+        (FailedFilter { from: Some(later), ..all.clone() }, 0),
+        (FailedFilter { to: Some(Timestamp::from_millis(0)), ..all.clone() }, 0),
+    ] {
+        assert_eq!(found(&filter, None, 10).await.len(), count, "{filter:?}");
     }
 }
 

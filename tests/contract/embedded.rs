@@ -102,6 +102,19 @@ mod in_flight {
     crate::contract::in_flight::suite!(subject);
     crate::contract::claims::suite!(subject);
     crate::contract::scan::suite!(subject);
+    crate::contract::cancellations::marks_suite!(subject);
+}
+
+mod cancellations {
+    use super::*;
+    use crate::contract::cancellations::Subject;
+
+    async fn subject() -> Option<Subject> {
+        let (folder, embedded) = open();
+        Some(Subject { cancellations: embedded.cancellations(), holds: Box::new((folder, embedded)) })
+    }
+
+    crate::contract::cancellations::suite!(subject);
 }
 
 mod archive {

@@ -33,6 +33,17 @@ mod journal {
     suite!(subject);
 }
 
+mod cancellations {
+    use crate::contract::cancellations::{Subject, suite};
+
+    async fn subject() -> Option<Subject> {
+        let (schema, stores) = super::stores().await?;
+        Some(Subject { cancellations: stores.cancellations, holds: Box::new(schema) })
+    }
+
+    suite!(subject);
+}
+
 mod leases {
     use crate::contract::leases::{Subject, suite};
 

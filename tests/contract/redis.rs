@@ -19,6 +19,7 @@ const URL: &str = "ORDERING_REDIS_URL";
 super::in_flight::suite!(super::redis::subject);
 super::claims::suite!(super::redis::subject);
 super::scan::suite!(super::redis::subject);
+super::cancellations::marks_suite!(super::redis::subject);
 
 /// A store of its own in the Redis of the environment.
 pub async fn subject() -> Option<Subject> {

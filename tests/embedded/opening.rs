@@ -63,7 +63,7 @@ async fn a_closed_database_is_one_file_and_refuses_everything() {
     embedded.in_flight().check().await.unwrap_err();
     embedded.in_flight().put(&[order(1)]).await.unwrap_err();
     embedded.in_flight().find(order(1).id).await.unwrap_err();
-    embedded.archive().contains(&[order(1).id]).await.unwrap_err();
+    embedded.archive().ended_passages(&[order(1).id]).await.unwrap_err();
     // Nothing is held by what is left.
     open(&folder).close().await;
 }

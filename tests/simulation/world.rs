@@ -6,6 +6,8 @@
 
 #[path = "world/archive.rs"]
 mod archive;
+#[path = "world/cancellations.rs"]
+mod cancellations;
 #[path = "world/in_flight.rs"]
 mod in_flight;
 #[path = "world/journal.rs"]
@@ -19,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ordering::domain::{OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
-use ordering::ports::{Clock, Ports, Random, Source, Unavailable};
+use ordering::ports::{AskedCancellation, Clock, Ports, Random, Source, Unavailable};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
@@ -59,6 +61,7 @@ struct State {
     ever_recorded: BTreeMap<(OrderId, u32, usize, u32), Vec<RecordedOutcome>>,
     archive: BTreeMap<OrderId, OrderRecord>,
     journal: Vec<journal::Row>,
+    cancellations: BTreeMap<OrderId, AskedCancellation>,
     leases: BTreeMap<String, (String, Instant)>,
     /// Queues that were found missing, and that nobody has been told of yet.
     losses: Vec<Source>,
@@ -94,6 +97,7 @@ impl World {
             ever_recorded: BTreeMap::new(),
             archive: BTreeMap::new(),
             journal: Vec::new(),
+            cancellations: BTreeMap::new(),
             leases: BTreeMap::new(),
             losses: Vec::new(),
             buried: 0,
@@ -162,6 +166,11 @@ impl World {
         let state = self.state.lock().unwrap();
         let waiting = state.journal.iter().filter(|row| row.waits).count();
         state.held.len() + state.queues.values().map(VecDeque::len).sum::<usize>() + waiting
+    }
+
+    /// Orders that are to go no further and have not ended.
+    pub fn open_cancellations(&self) -> usize {
+        self.state.lock().unwrap().cancellations.len()
     }
 
     /// How long the delivery that is held longest has been in hand.
@@ -264,6 +273,7 @@ impl Process {
             queues: shared.clone(),
             in_flight: shared.clone(),
             archive: shared.clone(),
+            cancellations: shared.clone(),
             dead_letters: shared.clone(),
             journal: Some(shared.clone()),
             leases: Some(shared),

@@ -11,8 +11,8 @@ use super::database::unavailable_row;
 use super::readers::Readers;
 use super::stored_order::{Json, read_order};
 use super::writer::Writer;
-use crate::domain::{OrderId, OrderRecord};
-use crate::ports::{Archive, Archived, Unavailable};
+use crate::domain::{OrderId, OrderRecord, Stage, Timestamp};
+use crate::ports::{Archive, Archived, FailedFilter, Unavailable};
 use crate::wire;
 
 /// [`Archive`] over SQLite. Made by [`super::Embedded::open`].
@@ -46,9 +46,27 @@ impl Archive for EmbeddedArchive {
         found.map(Some).map_err(|reason| unavailable_row("archive row", id, &reason))
     }
 
-    async fn contains(&self, ids: &[OrderId]) -> Result<Vec<bool>, Unavailable> {
+    async fn ended_passages(&self, ids: &[OrderId]) -> Result<Vec<Option<u32>>, Unavailable> {
         let keys: Vec<String> = ids.iter().map(OrderId::to_string).collect();
-        self.readers.read(move |connection| keys.iter().map(|key| has(connection, key, 0)).collect()).await
+        self.readers.read(move |connection| keys.iter().map(|key| ended_passage(connection, key)).collect()).await
+    }
+
+    async fn failed(
+        &self,
+        filter: &FailedFilter,
+        after: Option<OrderId>,
+        orders_max: u32,
+    ) -> Result<Vec<OrderRecord>, Unavailable> {
+        let (filter, after) = (filter.clone(), after.map(|id| id.to_string()).unwrap_or_default());
+        let rows = self.readers.read(move |connection| failed(connection, &filter, &after, orders_max)).await?;
+        let mut orders = Vec::with_capacity(rows.len());
+        for row in rows {
+            match row {
+                Ok(order) => orders.push(order),
+                Err(reason) => tracing::warn!(reason, "an archive row is unreadable: passed over"),
+            }
+        }
+        Ok(orders)
     }
 
     async fn check(&self) -> Result<(), Unavailable> {
@@ -123,6 +141,40 @@ pub(super) fn find(connection: &Connection, id: &str) -> rusqlite::Result<Option
         .prepare_cached("SELECT id, passage, placed_at, total, content, steps FROM archive WHERE id = ?1")?
         .query_row([id], read_order)
         .optional()
+}
+
+fn ended_passage(connection: &Connection, id: &str) -> rusqlite::Result<Option<u32>> {
+    connection.prepare_cached("SELECT passage FROM archive WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()
+}
+
+fn failed(
+    connection: &Connection,
+    filter: &FailedFilter,
+    after: &str,
+    orders_max: u32,
+) -> rusqlite::Result<Vec<Result<OrderRecord, String>>> {
+    connection
+        .prepare_cached(
+            "SELECT id, passage, placed_at, total, content, steps FROM archive
+             WHERE status = 'failed' AND id > ?1
+                 AND (?2 IS NULL OR failure_stage = ?2) AND (?3 IS NULL OR instr(failure_reason, ?3) > 0)
+                 AND (?4 IS NULL OR customer_id = ?4)
+                 AND (?5 IS NULL OR finished_at >= ?5) AND (?6 IS NULL OR finished_at < ?6)
+             ORDER BY id LIMIT ?7",
+        )?
+        .query_map(
+            params![
+                after,
+                filter.stage.map(Stage::as_snake),
+                filter.reason.as_deref(),
+                filter.customer_id.as_deref(),
+                filter.from.map(Timestamp::as_millis),
+                filter.to.map(Timestamp::as_millis),
+                orders_max
+            ],
+            read_order,
+        )?
+        .collect()
 }
 
 /// Whether an end of `passage` or a later one is kept.

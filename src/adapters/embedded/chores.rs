@@ -1,4 +1,4 @@
-//! What the writer does by itself when its time comes: it moves delayed messages to their queues, and deletes the
+//! What the writer does by itself when its time comes: it moves messages that waited to their queues, and deletes the
 //! in-flight records of orders that ended a while ago. In small steps, so that nobody waits long behind one.
 //!
 //! # Failure handling
@@ -62,13 +62,14 @@ impl Chores {
 
     fn moving_in(&mut self, connection: &Connection) -> Duration {
         let now = SystemClock.now();
-        let due_in = due_in(messages::next_ready_at(connection), now);
-        self.moving.wait(match due_in {
+        let scheduled = due_in(messages::next_scheduled_at(connection), now).unwrap_or(Duration::MAX);
+        let delayed = match due_in(messages::next_ready_at(connection), now) {
             // No wait is that long: the machine's clock was put back. It is over now.
             Some(due_in) if due_in > impossible_wait() => Duration::ZERO,
             Some(due_in) => due_in,
             None => Duration::MAX,
-        })
+        };
+        self.moving.wait(delayed.min(scheduled))
     }
 
     fn deleting_in(&mut self, connection: &Connection) -> Duration {

@@ -18,7 +18,8 @@ use crate::ports::Unavailable;
 pub(super) const FILE_NAME: &str = "ordering.db";
 
 /// The script at index n leads from version n to n + 1.
-const MIGRATIONS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 /// Marks the file as ours (`PRAGMA application_id`): "ORDR".
 const APPLICATION_ID: i64 = 0x4f52_4452;

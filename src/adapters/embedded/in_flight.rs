@@ -25,10 +25,10 @@ use super::archive;
 use super::database::unavailable_row;
 use super::readers::Readers;
 use super::rows::{self, Attempt, Known, Row};
-use super::stored_order::{Stored, find_in_flight, scan_in_flight};
+use super::stored_order::{Stored, UnreadableRow, find_in_flight, find_unmoved, scan_in_flight};
 use super::writer::Writer;
-use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
-use crate::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, SystemClock, Unavailable};
+use crate::domain::{Cancellation, Decision, OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
+use crate::ports::{Begun, Cancelling, Claim, Clock, InFlight, Recorded, Scan, SystemClock, Unavailable, Unmoved};
 use crate::wire;
 
 /// Orders of one part of a scan: a few hundred KiB of them.
@@ -90,6 +90,10 @@ impl InFlight for EmbeddedInFlight {
                     Found::Passed => Begun::Passed,
                     Found::Outcome(json) => Begun::Recorded(decode_outcome(order.id, &json)?),
                     Found::Written(deliveries) => Begun::Fresh { deliveries },
+                    Found::Cancelled { cancellation, outcome } => Begun::Cancelled {
+                        cancellation: decode_cancellation(order.id, &cancellation)?,
+                        outcome: outcome.map(|json| decode_outcome(order.id, &json)).transpose()?,
+                    },
                 })
             })
             .collect()
@@ -120,15 +124,39 @@ impl InFlight for EmbeddedInFlight {
         recorded
             .into_iter()
             .zip(outcomes)
-            .map(|(recorded, (order, _))| {
+            .map(|(recorded, (order, outcome))| {
                 Ok(match recorded {
                     Found::Nothing => Recorded::Absent,
                     Found::Passed => Recorded::Passed,
                     Found::Outcome(json) => Recorded::Earlier(decode_outcome(order.id, &json)?),
                     Found::Written(()) => Recorded::First,
+                    Found::Cancelled { cancellation, outcome: recorded } => Recorded::Cancelled {
+                        cancellation: decode_cancellation(order.id, &cancellation)?,
+                        outcome: match recorded {
+                            Some(json) => decode_outcome(order.id, &json)?,
+                            None => outcome.clone(),
+                        },
+                    },
                 })
             })
             .collect()
+    }
+
+    async fn cancel(&self, id: OrderId, passage: u32, cancellation: &Cancellation) -> Result<Cancelling, Unavailable> {
+        let (key, json) = (id.to_string(), wire::encode_cancellation(cancellation));
+        let marked = self.writer.write(json.len(), move |connection| cancel(connection, &key, passage, &json)).await?;
+        let (cancellation, unmoved) = match marked {
+            Marked::Nothing => return Ok(Cancelling::Absent),
+            Marked::Ended => return Ok(Cancelling::Ended),
+            Marked::Ends => return Ok(Cancelling::AtWork),
+            Marked::Cancelled(cancellation, unmoved) => (cancellation, unmoved),
+        };
+        let mut unmoved = unmoved.map_err(|_| unavailable_row("in-flight record", id, "it cannot be read"))?;
+        if unmoved.is_at_work {
+            return Ok(Cancelling::AtWork);
+        }
+        unmoved.order.history.cancel(decode_cancellation(id, &cancellation)?);
+        Ok(Cancelling::Waits(unmoved.order))
     }
 
     async fn end(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
@@ -194,12 +222,63 @@ enum Found<T> {
     Outcome(String),
     /// Nothing in its way: it is written.
     Written(T),
+    /// The order is to go no further; both as JSON. Without an outcome: none but the given one, if there is one.
+    Cancelled {
+        cancellation: String,
+        outcome: Option<String>,
+    },
+}
+
+/// What marking a row came to.
+enum Marked {
+    Nothing,
+    Ended,
+    /// Its end is recorded.
+    Ends,
+    /// The mark, as JSON, and how the order stands.
+    Cancelled(String, Result<Unmoved, UnreadableRow>),
+}
+
+fn cancel(connection: &Connection, id: &str, passage: u32, json: &str) -> rusqlite::Result<Marked> {
+    let Some(known) = rows::look(connection, id)?.filter(|known| known.passage >= passage) else {
+        return Ok(Marked::Nothing);
+    };
+    if known.ended || known.passage > passage {
+        return Ok(Marked::Ended);
+    }
+    let mark = match known.cancelled {
+        Some(first) => first,
+        None => {
+            let outcome = known.outcome.and_then(|outcome| wire::decode_outcome(&outcome).ok());
+            if outcome.is_some_and(|outcome| matches!(outcome.decision, Decision::End(_))) {
+                return Ok(Marked::Ends);
+            }
+            rows::cancel(connection, id, json)?;
+            json.to_owned()
+        }
+    };
+    Ok(match find_unmoved(connection, id)? {
+        Some(unmoved) => Marked::Cancelled(mark, unmoved),
+        None => Marked::Nothing,
+    })
+}
+
+/// What a step of an order that is to go no further finds; `None` if it may go on.
+fn cancelled<T>(known: &mut Known, row: &Row, attempt: &Attempt) -> Option<Found<T>> {
+    if known.ended || known.passage != row.passage || known.progress > attempt.finished {
+        return None;
+    }
+    let cancellation = known.cancelled.take()?;
+    let outcome = known.outcome.take().filter(|_| known.progress == attempt.finished);
+    Some(Found::Cancelled { cancellation, outcome })
 }
 
 fn put(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
     let known = rows::look(connection, &row.id)?;
     if let Some(known) = &known
-        && (!is_behind(known, row.passage, row.progress) || whose(connection, row, known)? == Whose::AnotherForGood)
+        && ((known.cancelled.is_some() && known.passage == row.passage)
+            || !is_behind(known, row.passage, row.progress)
+            || whose(connection, row, known)? == Whose::AnotherForGood)
     {
         return Ok(());
     }
@@ -261,9 +340,12 @@ fn begin(connection: &Connection, row: &Row, attempt: &Attempt) -> rusqlite::Res
     if rows::enter_if_new(connection, row, attempt)? {
         return Ok(Found::Written(1));
     }
-    let Some(known) = rows::look(connection, &row.id)? else {
+    let Some(mut known) = rows::look(connection, &row.id)? else {
         return Ok(Found::Nothing);
     };
+    if let Some(cancelled) = cancelled(&mut known, row, attempt) {
+        return Ok(cancelled);
+    }
     if known.progress == attempt.entered && !known.ended {
         return rows::deliver_again(connection, &row.id).map(Found::Written);
     }
@@ -282,9 +364,15 @@ fn record(connection: &Connection, row: &Row, attempt: &Attempt, outcome: &str) 
     if rows::record_if_entered(connection, &row.id, attempt, outcome)? {
         return Ok(Found::Written(()));
     }
-    let Some(known) = rows::look(connection, &row.id)? else {
+    let Some(mut known) = rows::look(connection, &row.id)? else {
         return Ok(Found::Nothing);
     };
+    if let Some(cancelled) = cancelled(&mut known, row, attempt) {
+        if known.progress == attempt.entered {
+            rows::record_of_cancelled(connection, &row.id, attempt, outcome)?;
+        }
+        return Ok(cancelled);
+    }
     if !is_behind(&known, row.passage, attempt.finished) {
         return Ok(outcome_or_passed(known, attempt));
     }
@@ -318,6 +406,10 @@ fn end(connection: &Connection, row: &Row, expires_at: Timestamp) -> rusqlite::R
     }
     let archived = archive::has(connection, &row.id, row.passage)?;
     rows::end(connection, row, &known, expires_at, archived)
+}
+
+fn decode_cancellation(id: OrderId, json: &str) -> Result<Cancellation, Unavailable> {
+    wire::decode_cancellation(json).map_err(|reason| unavailable_row("in-flight record", id, &reason))
 }
 
 fn decode_outcome(id: OrderId, json: &str) -> Result<RecordedOutcome, Unavailable> {

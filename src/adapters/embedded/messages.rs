@@ -46,6 +46,23 @@ pub(super) fn insert_delayed(
         .map(drop)
 }
 
+/// Puts a message of one order aside until its time has come.
+pub(super) fn insert_scheduled(connection: &Connection, ready_at: Timestamp, body: &[u8]) -> rusqlite::Result<()> {
+    let source = source_name(Source::Stage(Stage::FIRST));
+    connection
+        .prepare_cached("INSERT INTO scheduled_messages (source, ready_at, orders, body) VALUES (?1, ?2, 1, ?3)")?
+        .execute(params![source, ready_at.as_millis(), body])
+        .map(drop)
+}
+
+/// When the first of the messages that have a time set is to be moved.
+pub(super) fn next_scheduled_at(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
+    connection
+        .prepare_cached("SELECT min(ready_at) FROM scheduled_messages")?
+        .query_row([], |row| row.get::<_, Option<i64>>(0))
+        .map(|ms| ms.map(Timestamp::from_millis))
+}
+
 /// When the first of the waiting messages is to be moved.
 pub(super) fn next_ready_at(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     connection
@@ -63,28 +80,26 @@ pub(super) fn move_ready(
     limit: u32,
 ) -> rusqlite::Result<Vec<Arrival>> {
     // Two searches of the index: one condition with OR would read all of it.
-    let mut ready: Vec<(i64, String)> = Vec::new();
-    for (sql, bound) in [
-        ("SELECT id, source FROM delayed_messages WHERE ready_at <= ?1 ORDER BY ready_at LIMIT ?2", now),
-        ("SELECT id, source FROM delayed_messages WHERE ready_at > ?1 ORDER BY ready_at LIMIT ?2", latest),
+    let mut arrivals = Vec::new();
+    for (table, condition, bound) in [
+        ("delayed_messages", "ready_at <= ?1", now),
+        ("delayed_messages", "ready_at > ?1", latest),
+        ("scheduled_messages", "ready_at <= ?1", now),
     ] {
-        let mut select = connection.prepare_cached(sql)?;
+        let mut select = connection
+            .prepare_cached(&format!("SELECT id, source FROM {table} WHERE {condition} ORDER BY ready_at LIMIT ?2"))?;
         let rows = select.query_map(params![bound.as_millis(), limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        for row in rows {
-            ready.push(row?);
-        }
-    }
-    let mut arrivals = Vec::with_capacity(ready.len());
-    for (waiting, source) in ready {
-        let id = connection
-            .prepare_cached(
-                "INSERT INTO messages (source, orders, body)
-                 SELECT source, orders, body FROM delayed_messages WHERE id = ?1",
-            )?
-            .insert([waiting])?;
-        connection.prepare_cached("DELETE FROM delayed_messages WHERE id = ?1")?.execute([waiting])?;
-        if let Some(source) = source_of(&source) {
-            arrivals.push(Arrival { source, id });
+        let ready = rows.collect::<rusqlite::Result<Vec<(i64, String)>>>()?;
+        for (waiting, source) in ready {
+            let id = connection
+                .prepare_cached(&format!(
+                    "INSERT INTO messages (source, orders, body) SELECT source, orders, body FROM {table} WHERE id = ?1"
+                ))?
+                .insert([waiting])?;
+            connection.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([waiting])?;
+            if let Some(source) = source_of(&source) {
+                arrivals.push(Arrival { source, id });
+            }
         }
     }
     Ok(arrivals)

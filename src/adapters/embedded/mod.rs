@@ -24,6 +24,7 @@
 
 mod acks;
 mod archive;
+mod cancellations;
 mod chores;
 mod contents;
 mod database;
@@ -46,6 +47,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use archive::EmbeddedArchive;
+pub use cancellations::EmbeddedCancellations;
 pub use dead_letters::EmbeddedDeadLetters;
 pub use in_flight::EmbeddedInFlight;
 pub use queues::EmbeddedQueues;
@@ -116,6 +118,7 @@ pub struct Embedded {
     queues: Arc<queues::Shared>,
     in_flight: Arc<EmbeddedInFlight>,
     archive: Arc<EmbeddedArchive>,
+    cancellations: Arc<EmbeddedCancellations>,
     dead_letters: Arc<EmbeddedDeadLetters>,
     writer: Writer,
     readers: Arc<Readers>,
@@ -141,6 +144,7 @@ impl Embedded {
             queues: queues::Shared::new(writer.clone(), readers.clone(), sources),
             in_flight: Arc::new(EmbeddedInFlight::new(writer.clone(), readers.clone(), options.ended_ttl)),
             archive: Arc::new(EmbeddedArchive::new(writer.clone(), readers.clone())),
+            cancellations: Arc::new(EmbeddedCancellations::new(writer.clone(), readers.clone())),
             dead_letters: Arc::new(EmbeddedDeadLetters::new(writer.clone(), readers.clone())),
             writer,
             readers,
@@ -159,6 +163,10 @@ impl Embedded {
 
     pub fn archive(&self) -> Arc<EmbeddedArchive> {
         self.archive.clone()
+    }
+
+    pub fn cancellations(&self) -> Arc<EmbeddedCancellations> {
+        self.cancellations.clone()
     }
 
     pub fn dead_letters(&self) -> Arc<EmbeddedDeadLetters> {

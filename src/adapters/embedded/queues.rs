@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rusqlite::Connection;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,7 @@ use super::sources::{Arrival, Sources};
 use super::subscription;
 use super::writer::{WriteError, Writer};
 use super::{dead_letters, messages};
-use crate::domain::OrderRecord;
+use crate::domain::{OrderRecord, Timestamp};
 use crate::ports::{
     Clock, DeadLetter, DeadSubscription, Place, PublishError, Queues, Source, Subscription, SystemClock, Unavailable,
 };
@@ -126,6 +127,13 @@ impl Queues for EmbeddedQueues {
             }
         };
         Ok(self.put(source, count, body).await?)
+    }
+
+    async fn publish_at(&self, at: Timestamp, order: &OrderRecord) -> Result<(), PublishError> {
+        self.refuse_if_closed().map_err(PublishError::NotTaken)?;
+        let body = wire::encode_batch(std::slice::from_ref(order));
+        let insert = move |connection: &Connection| messages::insert_scheduled(connection, at, &body);
+        Ok(self.shared.writer.write(order.size_bytes(), insert).await?)
     }
 
     /// A write has always a prospect: only trying it shows whether the disk has room.

@@ -71,6 +71,8 @@ pub(super) struct Known {
     pub(super) progress: Progress,
     pub(super) outcome: Option<String>,
     pub(super) ended: bool,
+    /// As JSON, if it is to go no further.
+    pub(super) cancelled: Option<String>,
     content: Option<i64>,
 }
 
@@ -89,7 +91,7 @@ fn number(progress: Progress) -> i64 {
 pub(super) fn look(connection: &Connection, id: &str) -> rusqlite::Result<Option<Known>> {
     connection
         .prepare_cached(
-            "SELECT passage, progress, outcome, expires_at IS NOT NULL, content
+            "SELECT passage, progress, outcome, expires_at IS NOT NULL, content, cancelled
              FROM in_flight WHERE id = ?1",
         )?
         .query_row([id], |row| {
@@ -99,6 +101,7 @@ pub(super) fn look(connection: &Connection, id: &str) -> rusqlite::Result<Option
                 outcome: row.get(2)?,
                 ended: row.get(3)?,
                 content: row.get(4)?,
+                cancelled: row.get(5)?,
             })
         })
         .optional()
@@ -161,8 +164,8 @@ pub(super) fn enter_if_new(connection: &Connection, row: &Row, attempt: &Attempt
         .prepare_cached(
             "UPDATE in_flight
              SET passage = ?2, progress = ?3, deliveries = 1, steps = ?4, stage = ?5, entered_at = ?6, worker = ?7,
-                 outcome = NULL
-             WHERE id = ?1 AND progress < ?3 AND expires_at IS NULL",
+                 outcome = NULL, cancelled = NULL
+             WHERE id = ?1 AND progress < ?3 AND expires_at IS NULL AND (cancelled IS NULL OR passage < ?2)",
         )?
         .execute(params![
             row.id,
@@ -193,10 +196,28 @@ pub(super) fn record_if_entered(
     connection
         .prepare_cached(
             "UPDATE in_flight SET progress = ?3, outcome = ?4
-             WHERE id = ?1 AND progress = ?2 AND expires_at IS NULL",
+             WHERE id = ?1 AND progress = ?2 AND expires_at IS NULL AND cancelled IS NULL",
         )?
         .execute(params![id, number(attempt.entered), number(attempt.finished), outcome])
         .map(|rows| rows == 1)
+}
+
+/// The same of an order that is to go no further.
+pub(super) fn record_of_cancelled(
+    connection: &Connection,
+    id: &str,
+    attempt: &Attempt,
+    outcome: &str,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE in_flight SET progress = ?3, outcome = ?4 WHERE id = ?1 AND progress = ?2")?
+        .execute(params![id, number(attempt.entered), number(attempt.finished), outcome])
+        .map(drop)
+}
+
+/// Notes that the order is to go no further.
+pub(super) fn cancel(connection: &Connection, id: &str, json: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE in_flight SET cancelled = ?2 WHERE id = ?1")?.execute(params![id, json]).map(drop)
 }
 
 /// Notes that the order has ended. Its content goes if the archive has it.

@@ -102,19 +102,37 @@ pub(super) fn scan_in_flight(
              WHERE c.n > ?1 AND f.content = c.n AND f.expires_at IS NULL
              ORDER BY c.n LIMIT ?2",
         )?
-        .query_map(params![after, limit], |row| {
-            let attempt = NotedAttempt::read(row)?;
-            let unmoved = read_order(row)?.and_then(|order| {
-                let mut unmoved = Unmoved::of(order);
-                if let Some(attempt) = attempt {
-                    attempt.move_on(&mut unmoved)?;
-                }
-                Ok(unmoved)
-            });
-            let id = row.get(0)?;
-            Ok((row.get(10)?, unmoved.map_err(|_| UnreadableRow { id })))
-        })?
+        .query_map(params![after, limit], |row| Ok((row.get(10)?, read_unmoved(row)?)))?
         .collect()
+}
+
+/// One order that has not ended, as a scan gives it.
+pub(super) fn find_unmoved(
+    connection: &Connection,
+    id: &str,
+) -> rusqlite::Result<Option<Result<Unmoved, UnreadableRow>>> {
+    connection
+        .prepare_cached(
+            "SELECT f.id, f.passage, c.placed_at, c.total, c.content, f.steps, f.stage, f.entered_at, f.worker, f.outcome
+             FROM in_flight f JOIN in_flight_content c ON c.n = f.content
+             WHERE f.id = ?1 AND f.expires_at IS NULL",
+        )?
+        .query_row([id], read_unmoved)
+        .optional()
+}
+
+/// Reads it off a row of an order and the attempt behind it.
+fn read_unmoved(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Unmoved, UnreadableRow>> {
+    let attempt = NotedAttempt::read(row)?;
+    let unmoved = read_order(row)?.and_then(|order| {
+        let mut unmoved = Unmoved::of(order);
+        if let Some(attempt) = attempt {
+            attempt.move_on(&mut unmoved)?;
+        }
+        Ok(unmoved)
+    });
+    let id = row.get(0)?;
+    Ok(unmoved.map_err(|_| UnreadableRow { id }))
 }
 
 /// Reads an order off a row that begins with id, passage, placed_at, total, content and steps.

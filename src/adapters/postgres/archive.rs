@@ -1,7 +1,7 @@
 //! The archive in Postgres: one row per order, one statement per batch.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,14 +11,15 @@ use uuid::Uuid;
 
 use super::connections::Connections;
 use super::rows::{OrderColumns, fit, id, moment, read};
-use super::{MigrateError, PostgresOptions, durability, migrate};
-use crate::domain::{OrderId, OrderRecord};
-use crate::ports::{Archive, Archived, Unavailable};
+use super::{MigrateError, PART, PostgresOptions, durability, migrate};
+use crate::domain::{OrderId, OrderRecord, Stage};
+use crate::ports::{Archive, Archived, FailedFilter, Unavailable};
 use crate::wire;
 
 const ARCHIVE: &str = include_str!("archive.sql");
 const FIND: &str = include_str!("find.sql");
-const CONTAINS: &str = include_str!("contains.sql");
+const ENDED_PASSAGES: &str = include_str!("ended_passages.sql");
+const FAILED: &str = include_str!("failed.sql");
 
 /// Where orders stay when they have ended.
 pub struct PostgresArchive {
@@ -72,14 +73,39 @@ impl Archive for PostgresArchive {
         rows.first().map(read).transpose()
     }
 
-    async fn contains(&self, ids: &[OrderId]) -> Result<Vec<bool>, Unavailable> {
+    async fn ended_passages(&self, ids: &[OrderId]) -> Result<Vec<Option<u32>>, Unavailable> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let uuids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
-        let rows = self.connections.query(CONTAINS, &[&uuids]).await?;
-        let found = rows.iter().map(id).collect::<Result<HashSet<_>, _>>()?;
-        Ok(ids.iter().map(|id| found.contains(id)).collect())
+        let rows = self.connections.query(ENDED_PASSAGES, &[&uuids]).await?;
+        let found = rows.iter().map(|row| {
+            let passage: i32 = row.try_get(1).map_err(|error| Unavailable::new(PART, error))?;
+            Ok((id(row)?, u32::try_from(passage).map_err(|error| Unavailable::new(PART, error))?))
+        });
+        let found = found.collect::<Result<HashMap<_, _>, Unavailable>>()?;
+        Ok(ids.iter().map(|id| found.get(id).copied()).collect())
+    }
+
+    async fn failed(
+        &self,
+        filter: &FailedFilter,
+        after: Option<OrderId>,
+        orders_max: u32,
+    ) -> Result<Vec<OrderRecord>, Unavailable> {
+        // No order has the nil id.
+        let after = after.map_or(Uuid::nil(), OrderId::as_uuid);
+        let text = |text: &'_ Option<String>| text.clone().map(|text| fit(text.into()));
+        let parameters: [&(dyn ToSql + Sync); 7] = [
+            &after,
+            &filter.stage.map(Stage::as_snake),
+            &text(&filter.reason),
+            &text(&filter.customer_id),
+            &filter.from.map(moment),
+            &filter.to.map(moment),
+            &i64::from(orders_max),
+        ];
+        self.connections.query(FAILED, &parameters).await?.iter().map(read).collect()
     }
 
     /// By Postgres' settings, and by who is connected to it now.
@@ -89,7 +115,7 @@ impl Archive for PostgresArchive {
 
     async fn check(&self) -> Result<(), Unavailable> {
         let nobody: &[Uuid] = &[];
-        self.connections.query(CONTAINS, &[&nobody]).await?;
+        self.connections.query(ENDED_PASSAGES, &[&nobody]).await?;
         Ok(())
     }
 }

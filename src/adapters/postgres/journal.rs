@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tokio_postgres::Row;
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use super::PART;
 use super::connections::Connections;
-use super::rows::{OrderColumns, count, read};
+use super::rows::{OrderColumns, count, moment, read};
 use crate::domain::{OrderId, OrderRecord};
 use crate::ports::{Claim, Journal, PublishError, Purpose, Unavailable};
 use crate::wire;
@@ -149,17 +150,19 @@ impl Journal for PostgresJournal {
 struct Columns<'a> {
     orders: OrderColumns<'a>,
     steps: Vec<Option<String>>,
+    publish_at: Vec<Option<SystemTime>>,
 }
 
 impl<'a> Columns<'a> {
     fn push(&mut self, order: &'a OrderRecord) {
         self.orders.push(order);
-        let has_steps = !order.history.steps().is_empty();
+        let has_steps = order.history.all_steps().next().is_some();
         self.steps.push(has_steps.then(|| wire::encode_steps(&order.history)));
+        self.publish_at.push(order.order.not_before().map(moment));
     }
 
     /// In the order of `note.sql`.
-    fn parameters<'b>(&'b self, is_to_publish: &'b bool) -> [&'b (dyn ToSql + Sync); 10] {
+    fn parameters<'b>(&'b self, is_to_publish: &'b bool) -> [&'b (dyn ToSql + Sync); 11] {
         [
             is_to_publish,
             &self.orders.ids,
@@ -171,6 +174,7 @@ impl<'a> Columns<'a> {
             &self.orders.totals,
             &self.steps,
             &self.orders.contents,
+            &self.publish_at,
         ]
     }
 }

@@ -13,6 +13,7 @@
 //! Postgres is out of reach most calls fail at once (`reach`).
 
 mod archive;
+mod cancellations;
 mod connections;
 mod dead_letters;
 mod durability;
@@ -31,6 +32,7 @@ use tokio_postgres::config::{Host, SslMode};
 use connections::Connections;
 
 pub use archive::PostgresArchive;
+pub use cancellations::PostgresCancellations;
 pub use dead_letters::PostgresDeadLetters;
 pub use journal::PostgresJournal;
 pub use leases::PostgresLeases;
@@ -85,6 +87,7 @@ pub struct PostgresStores {
     pub archive: Arc<PostgresArchive>,
     pub journal: Arc<PostgresJournal>,
     pub leases: Arc<PostgresLeases>,
+    pub cancellations: Arc<PostgresCancellations>,
     pub dead_letters: Arc<PostgresDeadLetters>,
 }
 
@@ -101,6 +104,7 @@ impl PostgresStores {
             archive: Arc::new(PostgresArchive::on(shared.clone())),
             journal: Arc::new(PostgresJournal::on(notes, shared.clone())),
             leases: Arc::new(PostgresLeases::on(shared.clone())),
+            cancellations: Arc::new(PostgresCancellations::on(shared.clone())),
             dead_letters: Arc::new(PostgresDeadLetters::on(shared)),
         })
     }

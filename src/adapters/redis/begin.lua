@@ -6,7 +6,7 @@
 --        then for each run of keys that have this in common: how many they are; the message's progress; the word a record
 --        of that progress ends with, if it knows what the message knows; the progress of this attempt, entered; '1' if the time to live is to start anew; what comes for each key of the run:
 --        `nothing`, the `digest` of the message's content, or the `record` to take in if the one there is behind
--- Reply  for each key: how often the attempt was begun, or the record that holds its outcome, or one of
+-- Reply  for each key: how often the attempt was begun, or the record that holds its outcome or a cancellation, or one of
 local ABSENT, PASSED, BEHIND = 0, -1, -2
 local span, ttl, entry = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local replies = {}
@@ -42,6 +42,8 @@ while i < #KEYS do
       elseif is_others and not is_later and (progress % span ~= 0 or progress > entered) then
         -- Somebody has begun the order of the other content.
         reply = PASSED
+      elseif word == 'cancel' and not is_later then
+        reply = progress > entered + 1 and PASSED or call('GET', key)
       elseif is_others or (progress < entered and not knows) then
         -- It knows less, or what a worker recorded that nobody followed: the way goes on from where the message is.
         if brings == 'record' then

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use fred::types::{Key, Value};
 
 use super::record::{self, Record};
-use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage};
-use crate::ports::{Begun, Claim, Recorded};
+use crate::domain::{Cancellation, OrderId, OrderRecord, Progress, RecordedOutcome, Stage};
+use crate::ports::{Begun, Cancelling, Claim, Recorded};
 
 /// What comes along for an order.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,6 +133,8 @@ pub(super) enum Reply {
     /// The record knows less than the message, or belongs to another order that makes way.
     Behind,
     Outcome(RecordedOutcome),
+    /// The record is marked; of the last attempt its stage, its number and its outcome.
+    Cancelled(Cancellation, Option<(Stage, u32, RecordedOutcome)>),
 }
 
 impl Reply {
@@ -142,10 +144,11 @@ impl Reply {
             Value::Integer(-2) => Reply::Behind,
             Value::Integer(count @ 1..) => Reply::Done(u32::try_from(count).unwrap_or(u32::MAX)),
             Value::Integer(_) => Reply::Absent,
-            other => match other.into_bytes().and_then(recorded_outcome) {
-                Some(outcome) => Reply::Outcome(outcome),
+            other => match other.into_bytes().map(last_of).unwrap_or_default() {
+                (Some(cancellation), last) => Reply::Cancelled(cancellation, last),
+                (None, Some((_, _, outcome))) => Reply::Outcome(outcome),
                 // It cannot be carried out again, so it fences nothing.
-                None => {
+                (None, None) => {
                     tracing::warn!("a recorded outcome in Redis cannot be read");
                     Reply::Absent
                 }
@@ -153,28 +156,60 @@ impl Reply {
         }
     }
 
-    pub(super) fn into_begun(self) -> Begun {
+    /// Of the attempt of `order` at `stage` that was to begin.
+    pub(super) fn into_begun(self, order: &OrderRecord, stage: Stage) -> Begun {
         match self {
             Reply::Done(deliveries) => Begun::Fresh { deliveries },
             Reply::Outcome(outcome) => Begun::Recorded(outcome),
             Reply::Passed => Begun::Passed,
+            Reply::Cancelled(cancellation, last) => {
+                Begun::Cancelled { cancellation, outcome: of_attempt(last, order, stage) }
+            }
             // Behind says only a script that was not given the record.
             Reply::Absent | Reply::Behind => Begun::Absent,
         }
     }
 
-    pub(super) fn into_recorded(self) -> Recorded {
+    /// Of the attempt of `order` at `stage` whose `outcome` was to be recorded.
+    pub(super) fn into_recorded(self, order: &OrderRecord, stage: Stage, outcome: &RecordedOutcome) -> Recorded {
         match self {
             Reply::Done(_) => Recorded::First,
             Reply::Outcome(outcome) => Recorded::Earlier(outcome),
             Reply::Passed => Recorded::Passed,
+            Reply::Cancelled(cancellation, last) => {
+                let outcome = of_attempt(last, order, stage).unwrap_or_else(|| outcome.clone());
+                Recorded::Cancelled { cancellation, outcome }
+            }
             Reply::Absent | Reply::Behind => Recorded::Absent,
         }
     }
 }
 
-fn recorded_outcome(text: Bytes) -> Option<RecordedOutcome> {
-    Record::read(&text).ok()??.into_outcome()
+/// The outcome of the last attempt, if that is the next one of `order` at `stage`.
+fn of_attempt(
+    last: Option<(Stage, u32, RecordedOutcome)>,
+    order: &OrderRecord,
+    stage: Stage,
+) -> Option<RecordedOutcome> {
+    let (at, number, outcome) = last?;
+    (at == stage && number == order.history.next_attempt(stage)).then_some(outcome)
+}
+
+fn last_of(text: Bytes) -> (Option<Cancellation>, Option<(Stage, u32, RecordedOutcome)>) {
+    Record::read(&text).ok().flatten().map(Record::into_last).unwrap_or_default()
+}
+
+/// What `cancel` says.
+pub(super) fn read_cancelling(reply: Value) -> Cancelling {
+    match reply {
+        Value::Integer(-1) => Cancelling::Ended,
+        Value::Integer(-2) => Cancelling::AtWork,
+        Value::Integer(_) => Cancelling::Absent,
+        other => match other.into_bytes().and_then(|text| Record::read(&text).ok().flatten()) {
+            Some(record) => record.into_cancelling(),
+            None => Cancelling::Absent,
+        },
+    }
 }
 
 /// Which of the replies say that the record is to be brought.

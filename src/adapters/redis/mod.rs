@@ -29,10 +29,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fred::types::{Key, Value};
 
-use crate::domain::{OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
-use crate::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, SystemClock, Unavailable};
+use crate::domain::{Cancellation, OrderId, OrderRecord, Progress, RecordedOutcome, Stage, Timestamp};
+use crate::ports::{Begun, Cancelling, Claim, Clock, InFlight, Recorded, Scan, SystemClock, Unavailable};
 
-use calls::{Attempt, Brings, Call, Reply, Run, behind, number, read_claim};
+use calls::{Attempt, Brings, Call, Reply, Run, behind, number, read_cancelling, read_claim};
 pub use connection::parse_url;
 use connection::{Connection, Script};
 use record::{Record, last_word_of, progress_of};
@@ -92,6 +92,7 @@ static PUT: Script = Script::that_takes_memory(script!("put.lua"));
 static CLAIM: Script = Script::that_takes_memory(script!("claim.lua"));
 static BEGIN: Script = Script::that_takes_memory(script!("begin.lua"));
 static RECORD: Script = Script::that_takes_memory(script!("record.lua"));
+static CANCEL: Script = Script::that_takes_memory(script!("cancel.lua"));
 static WHOLE: Script = Script::that_takes_memory(include_str!("whole.lua"));
 static END: Script = Script::that_takes_no_memory(script!("end.lua"));
 static SCAN: Script = Script::that_takes_no_memory(script!("scan.lua"));
@@ -285,7 +286,7 @@ impl InFlight for RedisInFlight {
                     replies[n] = reply;
                 }
             }
-            begun.extend(replies.into_iter().map(Reply::into_begun));
+            begun.extend(replies.into_iter().zip(orders).map(|(reply, order)| reply.into_begun(order, stage)));
         }
         Ok(begun)
     }
@@ -308,9 +309,17 @@ impl InFlight for RedisInFlight {
                     replies[n] = reply;
                 }
             }
-            recorded.extend(replies.into_iter().map(Reply::into_recorded));
+            let replies = replies.into_iter().zip(outcomes);
+            recorded.extend(replies.map(|(reply, (order, outcome))| reply.into_recorded(order, stage, outcome)));
         }
         Ok(recorded)
+    }
+
+    async fn cancel(&self, id: OrderId, passage: u32, cancellation: &Cancellation) -> Result<Cancelling, Unavailable> {
+        let mark = Value::Bytes(record::encode_cancellation(cancellation).into());
+        let arguments = vec![number(PASSAGE_SPAN), number(u64::from(passage)), mark];
+        let reply = self.connection.run(&CANCEL, vec![calls::key(&self.namespace, id)], arguments).await?;
+        Ok(read_cancelling(reply))
     }
 
     async fn end(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {

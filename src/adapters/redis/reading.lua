@@ -14,14 +14,14 @@ local function tail_at(key)
 end
 
 -- The progress of a record with this tail, and the word that says what was written last: how often the attempt was begun;
--- `put`; an outcome; `end`. Nothing if it is no record.
+-- `put`; an outcome; `cancel`; `end`. Nothing if it is no record.
 local function progress_of(tail)
   if type(tail) ~= 'string' then
     return nil
   end
   local word, progress = string.match(tail, '"?(%w+)"?,(%d+)%]$')
   if not word then
-    word, progress = 'end', string.match(tail, ',(%d+),"end"%]$')
+    progress, word = string.match(tail, '(%d+),"(%a+)"%]$')
   end
   return tonumber(progress), word
 end

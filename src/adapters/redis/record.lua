@@ -6,7 +6,7 @@
 --        of that progress ends with, if it knows what the message knows; the progress of this attempt, entered; what comes for each key of the run beside its outcome: `nothing`, the `digest` of the
 --        message's content, or the `record` to take in if the one there is behind
 --        and for each key of the run: its outcome, and what else was announced
--- Reply  for each key: the record that holds an earlier outcome, or one of
+-- Reply  for each key: the record that holds an earlier outcome or a cancellation, or one of
 local FIRST, ABSENT, PASSED, BEHIND = 1, 0, -1, -2
 local span, ttl = tonumber(ARGV[1]), ARGV[2]
 local replies = {}
@@ -36,6 +36,12 @@ while i < #KEYS do
         reply = PASSED
       elseif is_others and not is_later and (progress % span ~= 0 or progress > entered) then
         reply = PASSED
+      elseif word == 'cancel' and not is_later then
+        if progress == entered then
+          -- Recorded, and still the last word.
+          call('APPEND', key, outcome .. '[' .. string.match(outcome, '(%d+)%]$') .. ',"cancel"]')
+        end
+        reply = progress > entered + 1 and PASSED or call('GET', key)
       elseif is_others or (progress < entered and string.sub(tail, -#end_of_known) ~= end_of_known) then
         if brings == 'record' then
           call('SET', key, brought, 'PX', ttl)

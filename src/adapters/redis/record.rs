@@ -13,6 +13,8 @@
 //! | `[entered_at,finished_at,worker,delay_secs,reason,"wait",g]` | the same, of an attempt that is not counted | |
 //! | `[entered_at,finished_at,worker,"complete",g]` | | |
 //! | `[entered_at,finished_at,worker,reason,"fail",g]` | | |
+//! | `[at,reason,g,"cancel"]` | the order is to go no further; `reason` may be `null` | `cancel` |
+//! | `[g,"cancel"]` | the same, after the outcome of the attempt that was at work | `record` |
 //! | `[steps,g,"end"]` | the order has ended with these steps, each `[entered_at,finished_at,attempts,outcome,reason,worker]`, or, if there is more to say of one, all as in a message ([`wire::encode_steps`]); nothing comes after it | `end` |
 //!
 //! Before `"advance"` and `"complete"` stands what the handler had to say, if anything: `{"note","result"}`.
@@ -38,10 +40,10 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    Decision, Delay, End, History, Json, OrderRecord, Progress, RecordedOutcome, Report, RetriedAttempt, Stage, Step,
-    StepOutcome, Timestamp,
+    Cancellation, Decision, Delay, End, History, Json, OrderRecord, Progress, RecordedOutcome, Report, RetriedAttempt,
+    Stage, Step, StepOutcome, Timestamp,
 };
-use crate::ports::Unmoved;
+use crate::ports::{Cancelling, Unmoved};
 use crate::wire;
 
 /// How far the order has come by its history. A history travels only between steps: its last step is finished, or
@@ -120,6 +122,15 @@ pub(super) fn encode_outcome(outcome: &RecordedOutcome, finished: Progress) -> V
         }
     }
     push(&mut text, format_args!("{}]", finished.as_u64()));
+    text
+}
+
+/// That an order is to go no further, up to how far it had come.
+pub(super) fn encode_cancellation(cancellation: &Cancellation) -> Vec<u8> {
+    let mut text = Vec::with_capacity(64);
+    push(&mut text, format_args!("[{},", cancellation.at.as_millis()));
+    push_json(&mut text, &cancellation.reason);
+    text.push(b',');
     text
 }
 
@@ -232,6 +243,8 @@ pub(super) struct Record {
     order: OrderRecord,
     /// What came after it.
     attempts: Vec<Attempt>,
+    /// That it is to go no further.
+    cancellation: Option<Cancellation>,
     /// How the order ended.
     end: Option<History>,
 }
@@ -260,7 +273,7 @@ impl Record {
                 (None, Some(b'"')) => {}
                 (None, Some(b'{')) => {
                     let order = wire::decode_record(&text.slice_ref(value.as_bytes()))?;
-                    record = Some(Record { order, attempts: Vec::new(), end: None });
+                    record = Some(Record { order, attempts: Vec::new(), cancellation: None, end: None });
                 }
                 (Some(record), Some(b'[')) => record.take_in(value).ok_or("it has a value of another kind")?,
                 (_, _) => return Err("it has a value of another kind".into()),
@@ -276,6 +289,15 @@ impl Record {
             && word.get() == "\"end\""
         {
             self.end = Some(decode_steps(steps.get())?);
+            return Some(());
+        }
+        if let [values @ .., _, word] = &values[..]
+            && word.get() == "\"cancel\""
+        {
+            if let [at, reason] = values {
+                let at = Timestamp::from_millis(read(at)?);
+                self.cancellation = Some(Cancellation { at, reason: read(reason)? });
+            }
             return Some(());
         }
         let (progress, values) = values.split_last()?;
@@ -331,9 +353,26 @@ impl Record {
         Some(unmoved)
     }
 
-    /// The outcome that was recorded last.
-    pub(super) fn into_outcome(mut self) -> Option<RecordedOutcome> {
-        self.attempts.pop()?.outcome
+    /// The cancellation, if there is one, and of the last attempt its stage, its number and what was recorded of it.
+    pub(super) fn into_last(mut self) -> (Option<Cancellation>, Option<(Stage, u32, RecordedOutcome)>) {
+        let last = self.attempts.pop();
+        (self.cancellation, last.and_then(|last| Some((last.stage, last.number, last.outcome?))))
+    }
+
+    /// What a cancelled record came to.
+    pub(super) fn into_cancelling(mut self) -> Cancelling {
+        let (None, Some(cancellation)) = (&self.end, self.cancellation.take()) else { return Cancelling::Ended };
+        if self.attempts.last().is_some_and(|last| last.outcome.is_none()) {
+            return Cancelling::AtWork;
+        }
+        let mut order = self.order;
+        for attempt in &self.attempts {
+            if let Some(outcome) = &attempt.outcome {
+                order.history.record_attempt(attempt.stage, attempt.number, outcome);
+            }
+        }
+        order.history.cancel(cancellation);
+        Cancelling::Waits(order)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use ordering::domain::{OrderId, OrderRecord};
-use ordering::ports::{Archive, Archived, Unavailable};
+use ordering::ports::{Archive, Archived, FailedFilter, Unavailable};
 
 use super::{Part, Process};
 
@@ -11,7 +11,7 @@ impl Archive for Process {
     async fn archive(&self, orders: &[OrderRecord]) -> Result<Vec<Archived>, Unavailable> {
         let archive = self.world.effect(self, Part::Archive, |state| {
             let keep = |order: &OrderRecord| {
-                if state.0.archive.contains_key(&order.id) {
+                if state.0.archive.get(&order.id).is_some_and(|kept| kept.passage >= order.passage) {
                     return Archived::Before;
                 }
                 state.0.archive.insert(order.id, order.clone());
@@ -27,11 +27,20 @@ impl Archive for Process {
         find.await.map_err(|(_, unavailable)| unavailable)
     }
 
-    async fn contains(&self, ids: &[OrderId]) -> Result<Vec<bool>, Unavailable> {
-        let contains = self
-            .world
-            .effect(self, Part::Archive, |state| ids.iter().map(|id| state.0.archive.contains_key(id)).collect());
-        contains.await.map_err(|(_, unavailable)| unavailable)
+    async fn ended_passages(&self, ids: &[OrderId]) -> Result<Vec<Option<u32>>, Unavailable> {
+        let ended = self.world.effect(self, Part::Archive, |state| {
+            ids.iter().map(|id| state.0.archive.get(id).map(|order| order.passage)).collect()
+        });
+        ended.await.map_err(|(_, unavailable)| unavailable)
+    }
+
+    async fn failed(
+        &self,
+        _filter: &FailedFilter,
+        _after: Option<OrderId>,
+        _orders_max: u32,
+    ) -> Result<Vec<OrderRecord>, Unavailable> {
+        unreachable!("nobody asks here")
     }
 
     async fn check(&self) -> Result<(), Unavailable> {

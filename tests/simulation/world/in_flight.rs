@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ordering::domain::{Decision, OrderId, OrderRecord, Placed, Progress, RecordedOutcome, Stage, Timestamp};
-use ordering::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, Unavailable, Unmoved};
+use ordering::domain::{
+    Cancellation, Decision, OrderId, OrderRecord, Placed, Progress, RecordedOutcome, Stage, Timestamp,
+};
+use ordering::ports::{Begun, Cancelling, Claim, Clock, InFlight, Recorded, Scan, Unavailable, Unmoved};
 
 use tokio::time::Instant;
 
@@ -18,6 +20,7 @@ pub(super) struct Record {
     deliveries: u32,
     entered: BTreeMap<(u32, usize, u32), (Timestamp, Arc<str>)>,
     outcomes: BTreeMap<(u32, usize, u32), RecordedOutcome>,
+    cancelled: Option<Cancellation>,
     ended: Option<(OrderRecord, Instant)>,
 }
 
@@ -44,15 +47,20 @@ impl State {
         if ended_before || is_anothers || (record.put.is_some() && record.progress >= progress) {
             return;
         }
-        record.progress = progress;
-        record.put = Some(order.clone());
+        let is_later = record.passage() < order.passage;
+        if record.cancelled.is_some() && !is_later {
+            return;
+        }
+        record.begin_anew(order);
     }
 
     fn claim(&mut self, order: &OrderRecord) -> Claim {
         match self.records.get(&order.id).and_then(|record| record.put.as_ref().map(|put| (record, put))) {
             Some((_, put)) if put.order != order.order => Claim::Other,
             Some((record, _)) => Claim::Same {
-                is_under_way: record.ended.is_some() || record.progress > Progress::accepted(order.passage).as_u64(),
+                is_under_way: record.ended.is_some()
+                    || record.passage() > order.passage
+                    || record.progress > Progress::accepted(order.passage).as_u64(),
             },
             None => {
                 self.put(order);
@@ -73,9 +81,8 @@ impl State {
     /// what a worker recorded that nobody followed.
     fn follow(&mut self, order: &OrderRecord, entered: u64) {
         let record = self.records.get_mut(&order.id).expect("it is there");
-        if record.ended.is_none() && record.progress < entered && !record.knows(order) {
-            record.progress = progress_of(order);
-            record.put = Some(order.clone());
+        if !record.has_ended(order.passage) && record.progress < entered && !record.knows(order) {
+            record.begin_anew(order);
         }
     }
 
@@ -90,8 +97,11 @@ impl State {
         self.make_way_for(order);
         let record = &self.records[&order.id];
         let finished = Progress::finished(point.0, stage, point.2).as_u64();
-        if record.ended.is_some() || record.progress > finished {
+        if record.has_ended(order.passage) || record.progress > finished {
             return Begun::Passed;
+        }
+        if let Some(cancellation) = record.cancelled.clone().filter(|_| record.passage() == order.passage) {
+            return Begun::Cancelled { cancellation, outcome: record.outcomes.get(&point).cloned() };
         }
         if let Some(outcome) = record.outcomes.get(&point) {
             return Begun::Recorded(outcome.clone());
@@ -114,19 +124,56 @@ impl State {
             return Recorded::Passed;
         }
         self.make_way_for(order);
-        self.follow(order, Progress::entered(point.0, stage, point.2).as_u64());
+        let entered = Progress::entered(point.0, stage, point.2).as_u64();
+        let record = &self.records[&order.id];
+        let cancellation = record.cancelled.clone().filter(|_| record.passage() == order.passage);
+        if cancellation.is_none() {
+            self.follow(order, entered);
+        }
         let record = self.records.get_mut(&order.id).expect("it is there");
         let finished = Progress::finished(point.0, stage, point.2).as_u64();
-        if record.ended.is_some() || record.progress > finished {
+        if record.has_ended(order.passage) || record.progress > finished {
             return Recorded::Passed;
         }
-        if let Some(outcome) = record.outcomes.get(&point) {
-            return Recorded::Earlier(outcome.clone());
+        match (record.outcomes.get(&point).cloned(), cancellation) {
+            (Some(outcome), Some(cancellation)) => return Recorded::Cancelled { cancellation, outcome },
+            (Some(outcome), None) => return Recorded::Earlier(outcome),
+            (None, Some(cancellation)) if record.progress != entered => {
+                return Recorded::Cancelled { cancellation, outcome: outcome.clone() };
+            }
+            (None, Some(cancellation)) => {
+                self.set_recorded(point, order.id, outcome, finished);
+                return Recorded::Cancelled { cancellation, outcome: outcome.clone() };
+            }
+            (None, None) => self.set_recorded(point, order.id, outcome, finished),
         }
+        Recorded::First
+    }
+
+    fn set_recorded(&mut self, point: (u32, usize, u32), id: OrderId, outcome: &RecordedOutcome, finished: u64) {
+        let record = self.records.get_mut(&id).expect("it is there");
         record.outcomes.insert(point, outcome.clone());
         record.progress = finished;
-        self.ever_recorded.entry((order.id, point.0, point.1, point.2)).or_default().push(outcome.clone());
-        Recorded::First
+        self.ever_recorded.entry((id, point.0, point.1, point.2)).or_default().push(outcome.clone());
+    }
+
+    fn cancel(&mut self, id: OrderId, passage: u32, cancellation: &Cancellation) -> Cancelling {
+        let Some(record) = self.records.get_mut(&id).filter(|record| record.passage() >= passage) else {
+            return Cancelling::Absent;
+        };
+        if record.ended.is_some() || record.passage() > passage {
+            return Cancelling::Ended;
+        }
+        let Some(mut unmoved) = record.unmoved() else { return Cancelling::Absent };
+        if record.cancelled.is_none() && unmoved.order.history.status().has_ended() {
+            return Cancelling::AtWork;
+        }
+        let cancellation = record.cancelled.get_or_insert_with(|| cancellation.clone()).clone();
+        if unmoved.is_at_work {
+            return Cancelling::AtWork;
+        }
+        unmoved.order.history.cancel(cancellation);
+        Cancelling::Waits(unmoved.order)
     }
 
     fn find(&self, id: OrderId) -> Option<OrderRecord> {
@@ -152,6 +199,25 @@ impl State {
 }
 
 impl Record {
+    /// The passage it is of, 0 if it is none.
+    fn passage(&self) -> u32 {
+        Progress::from(self.progress).attempt().0
+    }
+
+    /// Whether an order of this passage has ended.
+    fn has_ended(&self, passage: u32) -> bool {
+        self.passage() > passage || (self.ended.is_some() && self.passage() == passage)
+    }
+
+    /// Takes in what a message brings, in the place of what it knew.
+    fn begin_anew(&mut self, order: &OrderRecord) {
+        if self.passage() < order.passage {
+            (self.ended, self.cancelled) = (None, None);
+        }
+        self.progress = progress_of(order);
+        self.put = Some(order.clone());
+    }
+
     /// Whether what was recorded last is what the order brings, and nothing was begun since.
     fn knows(&self, order: &OrderRecord) -> bool {
         let last = |order: &OrderRecord| {
@@ -166,7 +232,7 @@ impl Record {
 
     /// Of two orders with one key the first that is begun has it.
     fn is_of_another_for_good(&self, order: &OrderRecord) -> bool {
-        let is_begun = self.ended.is_some() || self.progress > Progress::accepted(order.passage).as_u64();
+        let is_begun = self.ended.is_some() || self.progress > Progress::accepted(self.passage()).as_u64();
         self.is_of_another(order) && is_begun
     }
 
@@ -176,7 +242,7 @@ impl Record {
 
     fn unmoved(&self) -> Option<Unmoved> {
         let mut order = self.put.clone()?;
-        let mut since = order.updated_at().max(order.placed_at);
+        let mut since = Unmoved::since(&order);
         let mut is_at_work = false;
         while let Some(stage) = Stage::ALL.into_iter().find(|stage| order.history.is_at(*stage)) {
             let point = point(&order, stage);
@@ -248,10 +314,19 @@ impl InFlight for Process {
         record.await.map_err(|(_, unavailable)| unavailable)
     }
 
+    async fn cancel(&self, id: OrderId, passage: u32, cancellation: &Cancellation) -> Result<Cancelling, Unavailable> {
+        let cancel = self.world.effect(self, Part::InFlight, |state| state.0.cancel(id, passage, cancellation));
+        cancel.await.map_err(|(_, unavailable)| unavailable)
+    }
+
     async fn end(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
         let end = self.world.effect(self, Part::InFlight, |state| {
             for order in orders {
-                if let Some(record) = state.0.records.get_mut(&order.id) {
+                // A record of an earlier passage lacks all of this one.
+                state.0.records.retain(|id, record| *id != order.id || record.passage() >= order.passage);
+                if let Some(record) = state.0.records.get_mut(&order.id)
+                    && record.passage() == order.passage
+                {
                     record.ended.get_or_insert((order.clone(), Instant::now()));
                 }
             }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ordering::domain::{OrderId, OrderRecord};
 use ordering::ports::{
-    Claim, DeadLetter, DeadLetterId, DeadLetterPage, DeadLetters, Journal, Leases, PublishError, Purpose, Unavailable,
+    Claim, Clock, DeadLetter, DeadLetterId, DeadLetterPage, DeadLetters, Journal, Leases, PublishError, Purpose,
+    Unavailable,
 };
 use tokio::time::Instant;
 
@@ -23,6 +24,9 @@ impl State {
             Some(row) if row.order.order != order.order => Claim::Other,
             Some(row) => {
                 row.waits |= waits;
+                if row.order.passage < order.passage {
+                    row.order = order.clone();
+                }
                 Claim::Same { is_under_way: false }
             }
             None => {
@@ -66,8 +70,9 @@ impl Journal for Process {
     }
 
     async fn to_publish(&self, orders_max: u32) -> Result<Vec<OrderRecord>, Unavailable> {
+        let now = self.world.now();
         let to_publish = self.world.effect(self, Part::Archive, |state| {
-            let waiting = state.0.journal.iter().filter(|row| row.waits);
+            let waiting = state.0.journal.iter().filter(|row| row.waits && !row.order.order.waits_at(now));
             waiting.take(orders_max as usize).map(|row| row.order.clone()).collect()
         });
         to_publish.await.map_err(|(_, unavailable)| unavailable)
@@ -89,7 +94,9 @@ impl Journal for Process {
     async fn scan(&self, after: Option<OrderId>, _orders_max: u32) -> Result<Vec<OrderRecord>, Unavailable> {
         let scan = self.world.effect(self, Part::Archive, |state| {
             let archive = &state.0.archive;
-            let known = state.0.journal.iter().filter(|row| !row.waits && !archive.contains_key(&row.order.id));
+            let has_ended =
+                |order: &OrderRecord| archive.get(&order.id).is_some_and(|end| end.passage >= order.passage);
+            let known = state.0.journal.iter().filter(|row| !row.waits && !has_ended(&row.order));
             let mut orders: Vec<OrderRecord> = known.map(|row| row.order.clone()).collect();
             orders.retain(|order| Some(order.id) > after);
             orders.sort_by_key(|order| order.id);
@@ -102,7 +109,9 @@ impl Journal for Process {
         let sweep = self.world.effect(self, Part::Archive, |state| {
             let State { journal, archive, .. } = &mut *state.0;
             let before = journal.len();
-            journal.retain(|row| row.waits || !archive.contains_key(&row.order.id));
+            let has_ended =
+                |order: &OrderRecord| archive.get(&order.id).is_some_and(|end| end.passage >= order.passage);
+            journal.retain(|row| row.waits || !has_ended(&row.order));
             (before - journal.len()) as u64
         });
         sweep.await.map_err(|(_, unavailable)| unavailable)

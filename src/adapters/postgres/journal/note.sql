@@ -7,19 +7,20 @@ WITH given AS MATERIALIZED (
     SELECT nextval('journal_seq') AS seq, given.*
     FROM unnest(
         $2::uuid[], $3::integer[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-        $10::text[]
+        $10::text[], $11::timestamptz[]
     ) WITH ORDINALITY AS given (
-        id, passage, placed_at, customer_id, reference, currency, total, steps, content, n
+        id, passage, placed_at, customer_id, reference, currency, total, steps, content, publish_at, n
     )
 ),
 kept AS (
     INSERT INTO journal (
-        id, seq, passage, placed_at, customer_id, reference, currency, total, steps, content, to_publish
+        id, seq, passage, placed_at, customer_id, reference, currency, total, steps, content, to_publish, publish_at
     )
     -- By id: two statements that lock rows in the same order cannot wait for each other in a circle. Of several orders
     -- of one id the first: a statement cannot update a row twice.
     SELECT DISTINCT ON (id)
-        id, seq, passage, placed_at, customer_id, reference, currency, total, steps::json, content::json, $1::boolean
+        id, seq, passage, placed_at, customer_id, reference, currency, total, steps::json, content::json, $1::boolean,
+        publish_at
     FROM given
     ORDER BY id, n
     ON CONFLICT (id) DO UPDATE SET

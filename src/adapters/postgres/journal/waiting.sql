@@ -1,1 +1,1 @@
-SELECT count(*) FROM journal WHERE to_publish
+SELECT count(*) FROM journal WHERE to_publish AND (publish_at IS NULL OR publish_at <= now())

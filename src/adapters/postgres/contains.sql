@@ -1,1 +1,0 @@
-SELECT id FROM archive WHERE id = ANY($1::uuid[])

@@ -1,0 +1,1 @@
+SELECT id, passage FROM archive WHERE id = ANY($1::uuid[])

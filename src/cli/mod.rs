@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::client::dead::DeadArgs;
 use crate::client::get::GetArgs;
+use crate::client::life::{CancelArgs, RetryArgs};
 use crate::client::submit::SubmitArgs;
 use crate::domain::Stage;
 use check_config::CheckConfigArgs;
@@ -110,6 +111,23 @@ Examples:
   ordering get 0193f0a1-7c3e-7b11-8f00-0123456789ab --json | jq .status")]
     Get(GetArgs),
 
+    /// Cancel orders, wherever they are
+    #[command(after_help = "\
+Examples:
+  ordering cancel 0193f0a1-7c3e-7b11-8f00-0123456789ab --reason 'ordered twice'
+An order that a handler is at work on ends when that returns. To repeat it does no harm. Exit code 1 if one had ended.")]
+    Cancel(CancelArgs),
+
+    /// Try failed orders again, from the stage that failed or an earlier one
+    #[command(after_help = "\
+Examples:
+  ordering retry 0193f0a1-7c3e-7b11-8f00-0123456789ab
+  ordering retry 0193f0a1-7c3e-7b11-8f00-0123456789ab --stage scheduling
+  ordering retry --all-failed --failed-at processing --reason 'retries exhausted' --dry-run
+  ordering retry --all-failed --from 2026-11-24T02:00:00Z --yes
+Exit code 1 if an order has not failed.")]
+    Retry(RetryArgs),
+
     /// Look at the messages that no worker could read, put them back, or drop them
     #[command(after_help = "\
 Examples:
@@ -151,7 +169,7 @@ impl WorkerArgs {
 }
 
 /// Knows both spellings of a stage, and shows one.
-fn stage_parser() -> impl TypedValueParser<Value = Stage> {
+pub fn stage_parser() -> impl TypedValueParser<Value = Stage> {
     let names = Stage::ALL.map(|stage| {
         let name = PossibleValue::new(stage.as_kebab());
         match stage.as_snake() == stage.as_kebab() {

@@ -209,6 +209,22 @@ impl Server {
         }
     }
 
+    /// Asks for something to be done; `path` is below `/v1`. Asking again does no harm. Gives what was read in the answer.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn ask<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> Result<T, Trouble> {
+        let request = self.client.post(self.url(path)).header(CONTENT_TYPE, "application/json").body(body.to_string());
+        let (status, answer) = self.exchange(request).await?;
+        match answer.problem() {
+            None if status.is_success() => {
+                serde_json::from_slice(&answer.body).map_err(|_| self.not_understood(status))
+            }
+            Some(problem) => Err(self.answered(status, &problem)),
+            None => Err(self.not_understood(status)),
+        }
+    }
+
     fn url(&self, path: &str) -> Url {
         let mut url = self.v1.clone();
         url.set_path(&format!("{}/{path}", self.v1.path()));

@@ -8,6 +8,7 @@ pub mod dead;
 pub mod get;
 mod http;
 mod input;
+pub mod life;
 mod output;
 mod report;
 mod send;

@@ -25,6 +25,10 @@ pub struct OrderView {
     pub updated_at: String,
     pub finished_at: Option<String>,
     pub failure: Option<FailureView>,
+    pub not_before: Option<String>,
+    pub cancellation: Option<CancellationView>,
+    #[serde(default)]
+    pub earlier_passages: Vec<IgnoredAny>,
     #[serde(default)]
     pub steps: Vec<StepView>,
 }
@@ -33,6 +37,12 @@ pub struct OrderView {
 pub struct FailureView {
     pub stage: String,
     pub reason: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct CancellationView {
+    pub at: String,
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -59,6 +69,24 @@ impl OrderView {
         Some(printable(&format!("at {}: {}", failure.stage, failure.reason)))
     }
 
+    /// When it was cancelled and why.
+    fn cancellation_text(&self) -> Option<String> {
+        let CancellationView { at, reason } = self.cancellation.as_ref()?;
+        Some(match reason {
+            Some(reason) => format!("{at}: {reason}"),
+            None => at.clone(),
+        })
+    }
+
+    /// That it failed before and was tried again.
+    fn passages_text(&self) -> Option<String> {
+        match self.earlier_passages.len() {
+            0 => None,
+            1 => Some("again, once".to_owned()),
+            count => Some(format!("again, {count} times")),
+        }
+    }
+
     /// Its status and, while a step is tried again, how often.
     pub fn status_text(&self) -> String {
         let attempts = self.steps.last().map_or(0, |step| step.attempts);
@@ -80,10 +108,13 @@ impl OrderView {
         let rows = [
             ("status", Some(self.status_text())),
             ("failure", self.failure_text()),
+            ("cancelled", self.cancellation_text()),
+            ("tried", self.passages_text()),
             ("customer", Some(self.customer_id.clone())),
             ("reference", self.reference.clone()),
             ("total", Some(total)),
             ("placed", Some(self.placed_at.clone())),
+            ("not before", self.not_before.clone()),
             ("updated", Some(self.updated_at.clone())),
             ("finished", self.finished_at.clone()),
         ];

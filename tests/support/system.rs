@@ -163,10 +163,14 @@ pub async fn place_all(url: &str, orders: &[Value]) -> Vec<String> {
     ids
 }
 
-/// Waits until orders can be placed: a program that listens has not found its servers yet.
+/// Waits until everything is there: a program that listens has not found its servers yet.
 pub async fn ready(client: &reqwest::Client, url: &str) {
     let end = Instant::now() + DEADLINE;
-    while !client.get(format!("{url}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200) {
+    let is_ready = async || {
+        let answer: Value = client.get(format!("{url}/readyz")).send().await.ok()?.json().await.ok()?;
+        (answer["status"] == "ready").then_some(())
+    };
+    while is_ready().await.is_none() {
         assert!(Instant::now() < end, "it does not get ready");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -328,6 +328,7 @@ impl Keeper {
                 }
             }
             Err(error) => {
+                tracing::debug!(%error, orders = numbers.len(), "not held");
                 for n in numbers {
                     batch.states[n].has_trace |= matches!(error, PublishError::Unknown(_));
                     batch.refuse(n, queues);

@@ -141,6 +141,21 @@ async fn a_schema_name_may_need_quotes() {
 }
 
 #[tokio::test]
+async fn a_schema_of_an_older_release_is_not_well() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    let archive = schema.archive();
+    archive.migrate().await.unwrap();
+    archive.check().await.unwrap();
+    let history = format!("\"{}\".refinery_schema_history", schema.name);
+    let sql = format!("DELETE FROM {history} WHERE version = (SELECT max(version) FROM {history})");
+    schema.client.batch_execute(&sql).await.unwrap();
+    let error = archive.check().await.unwrap_err();
+    assert!(error.to_string().contains("ordering migrate"), "{error}");
+}
+
+#[tokio::test]
 async fn without_its_schema_the_archive_names_the_remedy() {
     let Some(schema) = Schema::new().await else {
         return;

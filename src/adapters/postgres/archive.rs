@@ -19,6 +19,7 @@ use crate::wire;
 const ARCHIVE: &str = include_str!("archive.sql");
 const FIND: &str = include_str!("find.sql");
 const ENDED_PASSAGES: &str = include_str!("ended_passages.sql");
+const SCHEMA_VERSION: &str = "SELECT max(version) FROM refinery_schema_history";
 const FAILED: &str = include_str!("failed.sql");
 
 /// Where orders stay when they have ended.
@@ -114,8 +115,13 @@ impl Archive for PostgresArchive {
     }
 
     async fn check(&self) -> Result<(), Unavailable> {
-        let nobody: &[Uuid] = &[];
-        self.connections.query(ENDED_PASSAGES, &[&nobody]).await?;
+        let rows = self.connections.query(SCHEMA_VERSION, &[]).await?;
+        let version: Option<i32> = rows.first().and_then(|row| row.try_get(0).ok());
+        let (version, needed) = (version.unwrap_or(0), migrate::version_needed());
+        if version < needed {
+            let reason = format!("the schema has version {version}, not {needed} yet: see `ordering migrate`");
+            return Err(Unavailable::new(PART, reason));
+        }
         Ok(())
     }
 }

@@ -15,6 +15,13 @@ const MIGRATIONS: [(&str, &str); 5] = [
     ("V6__whole_life", include_str!("migrations/V6__whole_life.sql")),
 ];
 
+/// The version this release needs at least.
+pub(super) fn version_needed() -> i32 {
+    let (name, _) = MIGRATIONS[MIGRATIONS.len() - 1];
+    let digits = name.trim_start_matches('V').split('_').next();
+    digits.and_then(|digits| digits.parse().ok()).expect("a migration begins with its number")
+}
+
 /// How long to wait for another process that migrates, and for what holds a table.
 const LOCK_TIMEOUT_SECS: u32 = 60;
 
@@ -69,6 +76,8 @@ pub(super) async fn migrate(connections: &Connections) -> Result<Vec<String>, Mi
         .collect::<Result<Vec<_>, _>>()
         .map_err(failed)?;
     let report = Runner::new(&migrations)
+        // All or none: a schema that is half there answers some questions and not others.
+        .set_grouped(true)
         // A release that is rolled back meets a newer schema, and works with it.
         .set_abort_missing(false)
         .run_async(&mut client)

@@ -7,6 +7,7 @@
 //! 3. The archive keeps it when it has ended; [`lookup`] finds it wherever it is.
 //!
 //! What no worker can read is kept aside; [`dead_letters`] is what people do with it.
+//! [`pauses`] knows which stages people hold up.
 //! [`upkeep`] keeps the whole in order beside that: it publishes what had to wait, and what a queue has lost.
 //!
 //! What all this needs of the outside is in [`ports`], what stands behind the ports in [`adapters`]. [`roles`] puts
@@ -26,6 +27,7 @@ pub mod intake;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;
+pub mod pauses;
 pub mod ports;
 pub mod process;
 pub mod readiness;

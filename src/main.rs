@@ -48,6 +48,9 @@ async fn run(command: Command) -> ExitCode {
         Command::Submit(args) => client::submit::run(args).await,
         Command::Get(args) => client::get::run(args).await,
         Command::Dead(args) => client::dead::run(args).await,
+        Command::Stages(args) => client::stages::list(args).await,
+        Command::Pause(args) => client::stages::pause(args).await,
+        Command::Resume(args) => client::stages::resume(args).await,
         Command::Completions(args) => cli::completions::run(&args),
     }
 }

@@ -12,12 +12,14 @@ mod archive;
 mod dead_letters;
 mod in_flight;
 mod journal;
+mod pauses;
 mod queues;
 
 pub use archive::{Archive, Archived};
 pub use dead_letters::{DeadLetter, DeadLetterId, DeadLetterPage, DeadLetters};
 pub use in_flight::{Begun, Claim, InFlight, Recorded, Scan, Unmoved};
 pub use journal::{Journal, Leases, Purpose};
+pub use pauses::{Pause, Pauses, StageState};
 pub use queues::{
     DeadDelivery, DeadSubscription, Delivery, Place, PublishError, Queues, Receipt, Settle, Source, Subscription,
     UnknownSource, Unreadable,
@@ -34,6 +36,7 @@ pub struct Ports {
     pub in_flight: Arc<dyn InFlight>,
     pub archive: Arc<dyn Archive>,
     pub dead_letters: Arc<dyn DeadLetters>,
+    pub pauses: Arc<dyn Pauses>,
     /// Where queues and in-flight store are one durable file, there is nothing a journal could add.
     pub journal: Option<Arc<dyn Journal>>,
     /// A back end of one process needs none.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub use backend::BackendError;
 use backend::{Backend, Servers};
 
-use crate::api::{Api, ApiOptions, Orders, Services};
+use crate::api::{Api, ApiOptions, Orders, Services, Stages};
 use crate::batch::BatchLimits;
 use crate::dead_letters::DeadLetterOffice;
 use crate::domain::Stage;
@@ -21,6 +21,7 @@ use crate::handlers::{Handlers, HttpHandler, HttpOptions, NoWork, Simulated};
 use crate::intake::{Backlog, Intake, IntakeOptions, Journaling};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
+use crate::pauses::PausedStages;
 use crate::ports::Ports;
 use crate::process;
 use crate::readiness::Readiness;
@@ -112,7 +113,8 @@ struct Parts<'a> {
 async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Result<(), RoleError> {
     process::install_tls();
     // Before anything is opened: what is wrong here does not pass.
-    let stages = stages(settings, parts.stages, handlers)?;
+    let paused = PausedStages::default();
+    let stages = stages(settings, parts.stages, handlers, &paused)?;
     let stop = process::stop_signal().map_err(RoleError::Signals)?;
     // The port first: the likeliest error of a second start, and the cheapest to find.
     let listener = parts.listen.map(listen).transpose()?;
@@ -120,7 +122,8 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
     let ports = backend.ports();
     let backlog = Backlog::default();
     let metrics = Arc::new(Metrics::default());
-    let upkeep = Upkeep::start(&upkeep_options(settings, &metrics), &ports, parts.orders.then(|| backlog.clone()));
+    let upkeep_options = upkeep_options(settings, parts.stages, &paused, &metrics);
+    let upkeep = Upkeep::start(&upkeep_options, &ports, parts.orders.then(|| backlog.clone()));
     let worker = (!stages.is_empty()).then(|| start_worker(settings, &ports, &metrics, stages));
     let stopping = CancellationToken::new();
     let api = match listener {
@@ -128,10 +131,16 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
             let services = parts.orders.then(|| Services {
                 orders: orders(settings, &ports, backlog, &metrics),
                 dead_letters: DeadLetterOffice::new(&ports),
+                stages: Stages {
+                    pauses: ports.pauses.clone(),
+                    clock: ports.clock.clone(),
+                    body_timeout: settings.api.request_timeout,
+                },
             });
             let readiness = Readiness {
                 ports: ports.clone(),
                 metrics: metrics.clone(),
+                paused,
                 takes_orders: parts.orders,
                 stopping: stopping.clone(),
                 names: backend.names(),
@@ -200,13 +209,20 @@ fn api_options(settings: &Settings) -> ApiOptions {
     ApiOptions { threads, connections_max: settings.api.connections_max, request_timeout: settings.api.request_timeout }
 }
 
-fn upkeep_options(settings: &Settings, metrics: &Arc<Metrics>) -> UpkeepOptions {
+fn upkeep_options(
+    settings: &Settings,
+    stages: &[Stage],
+    paused: &PausedStages,
+    metrics: &Arc<Metrics>,
+) -> UpkeepOptions {
     UpkeepOptions {
         // A name can be given twice, a lease must not be.
         holder: format!("{} {:08x}", settings.worker_name, rand::random::<u32>()).into(),
         batch: batch_limits(settings),
         reconcile_after: settings.reconcile_after,
         backlog_max_messages: settings.api.backlog_max_messages,
+        paused: paused.clone(),
+        start_paused: stages.iter().copied().filter(|stage| settings.start_paused.contains(stage)).collect(),
         metrics: metrics.clone(),
     }
 }
@@ -218,17 +234,27 @@ fn start_worker(settings: &Settings, ports: &Ports, metrics: &Arc<Metrics>, stag
 }
 
 /// How each of `stages` is worked on: by the handler that the program brings, or the one that the settings name.
-fn stages(settings: &Settings, stages: &[Stage], handlers: &Handlers) -> Result<Vec<StageOptions>, RoleError> {
+fn stages(
+    settings: &Settings,
+    stages: &[Stage],
+    handlers: &Handlers,
+    paused: &PausedStages,
+) -> Result<Vec<StageOptions>, RoleError> {
     if let Some(stage) = Stage::ALL
         .into_iter()
         .find(|stage| handlers.get(*stage).is_some() && settings.stages[*stage].handler != settings::Handler::None)
     {
         return Err(RoleError::TwoHandlers { stage });
     }
-    stages.iter().map(|stage| stage_options(settings, *stage, handlers)).collect()
+    stages.iter().map(|stage| stage_options(settings, *stage, handlers, paused)).collect()
 }
 
-fn stage_options(settings: &Settings, stage: Stage, handlers: &Handlers) -> Result<StageOptions, RoleError> {
+fn stage_options(
+    settings: &Settings,
+    stage: Stage,
+    handlers: &Handlers,
+    paused: &PausedStages,
+) -> Result<StageOptions, RoleError> {
     let of_stage = &settings.stages[stage];
     let mut at_once = of_stage.at_once;
     let handler = match (handlers.get(stage), &of_stage.handler) {
@@ -244,6 +270,7 @@ fn stage_options(settings: &Settings, stage: Stage, handlers: &Handlers) -> Resu
     Ok(StageOptions {
         stage,
         handler,
+        gates: vec![paused.gate(stage)],
         at_once,
         prefetch: of_stage.prefetch,
         retry: of_stage.retry,

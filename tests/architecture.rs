@@ -15,14 +15,15 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("handlers", &["domain", "gate", "view"]),
     ("adapters", &["domain", "ports", "wire"]),
     ("metrics", &["domain"]),
+    ("pauses", &["domain", "gate", "metrics", "ports"]),
     ("intake", &["batch", "domain", "metrics", "ports"]),
     ("lookup", &["domain", "ports"]),
     // It says which orders a letter carries.
     ("dead_letters", &["domain", "ports", "wire"]),
     // It takes messages apart that have no business in their queue, and buries them as the bytes they were.
     ("worker", &["batch", "domain", "gate", "handlers", "metrics", "ports", "wire"]),
-    ("upkeep", &["batch", "domain", "intake", "metrics", "ports"]),
-    ("readiness", &["metrics", "ports"]),
+    ("upkeep", &["batch", "domain", "intake", "metrics", "pauses", "ports"]),
+    ("readiness", &["domain", "metrics", "pauses", "ports"]),
     ("api", &["dead_letters", "domain", "intake", "lookup", "metrics", "ports", "readiness", "view"]),
 ];
 

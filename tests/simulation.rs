@@ -22,7 +22,8 @@ use ordering::gate::Gate;
 use ordering::handlers::{Call, Handler};
 use ordering::intake::{Backlog, Intake, IntakeOptions, Journaling, NotAccepted};
 use ordering::lookup::Lookup;
-use ordering::ports::{Clock, InFlight, Place, Queues, Source};
+use ordering::pauses::PausedStages;
+use ordering::ports::{Clock, InFlight, Pause, Pauses, Place, Queues, Source};
 use ordering::upkeep::{Upkeep, UpkeepOptions};
 use ordering::worker::{StageOptions, Worker, WorkerOptions};
 use rand::Rng;
@@ -121,23 +122,27 @@ struct WorkerProcess {
     _upkeep: Upkeep,
 }
 
-fn start_upkeep(process: &Process, backlog: Option<Backlog>) -> Upkeep {
+fn start_upkeep(process: &Process, paused: PausedStages, start_paused: Vec<Stage>, backlog: Option<Backlog>) -> Upkeep {
     let options = UpkeepOptions {
         holder: process.name().into(),
         batch: limits(),
         reconcile_after: RECONCILE_AFTER,
         backlog_max_messages: 1_000,
+        paused,
+        start_paused,
         metrics: Arc::default(),
     };
     Upkeep::start(&options, &process.ports(), backlog)
 }
 
-fn start_worker(world: &Arc<World>, number: usize) -> WorkerProcess {
+fn start_worker(world: &Arc<World>, number: usize, start_paused: Vec<Stage>) -> WorkerProcess {
     let process = Process::start(world);
     let gates = Stage::ALL.map(|_| watch::Sender::new(Gate::Open));
+    let paused = PausedStages::default();
     let stages = Stage::ALL.map(|stage| StageOptions {
         stage,
         handler: Arc::new(Work { world: world.clone(), gate: gates[stage.index()].subscribe() }),
+        gates: vec![paused.gate(stage)],
         at_once: 16,
         prefetch: 4,
         retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(15) },
@@ -145,7 +150,7 @@ fn start_worker(world: &Arc<World>, number: usize) -> WorkerProcess {
     });
     let options = WorkerOptions { name: format!("worker-{number}").into(), batch: limits(), metrics: Arc::default() };
     let worker = Worker::start(&options, &process.ports(), stages.into());
-    let upkeep = start_upkeep(&process, None);
+    let upkeep = start_upkeep(&process, paused, start_paused, None);
     WorkerProcess { process, gates, _worker: worker, _upkeep: upkeep }
 }
 
@@ -160,7 +165,7 @@ fn start_api(world: &Arc<World>, kind: Kind) -> Api {
     let process = Process::start(world);
     let options = IntakeOptions { batch: limits(), waiting_max: 64, journaling: kind.journaling() };
     let (ports, backlog) = (process.ports(), Backlog::default());
-    let upkeep = start_upkeep(&process, Some(backlog.clone()));
+    let upkeep = start_upkeep(&process, PausedStages::default(), Vec::new(), Some(backlog.clone()));
     Api {
         intake: Intake::start(options, &ports, backlog, Arc::default()),
         lookup: Lookup::new(&ports),
@@ -263,21 +268,22 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, kind: Kind) ->
     world.set_faults(Part::Queues, faults);
     world.set_faults(Part::Archive, if has_journal { only_slow } else { faults });
     world.set_faults(Part::InFlight, if kind.has_fence() { only_slow } else { faults });
-    let mut workers: Vec<_> = (0..WORKERS).map(|number| start_worker(world, number)).collect();
-    let mut dead = Vec::new();
+    let mut workers: Vec<_> = (0..WORKERS).map(|number| start_worker(world, number, Vec::new())).collect();
+    let (mut dead, operator) = (Vec::new(), Process::start(world));
     let end = Instant::now() + TROUBLE;
     while Instant::now() < end {
         let wait = world.random(|rng| rng.random_range(100..4_000));
         tokio::time::sleep(Duration::from_millis(wait)).await;
         let (what, which, secs) = world.random(|rng| {
-            (rng.random_range(0..12), rng.random_range(0..WORKERS), rng.random_range(1..DOWN_MAX.as_secs()))
+            (rng.random_range(0..15), rng.random_range(0..WORKERS), rng.random_range(1..DOWN_MAX.as_secs()))
         });
         let during = Duration::from_secs(secs);
         match what {
             // A worker dies, and another takes its place.
             0 | 1 => {
                 workers[which].process.freeze();
-                let new = start_worker(world, which);
+                let start_paused = if secs == 1 { vec![Stage::Processing] } else { Vec::new() };
+                let new = start_worker(world, which, start_paused);
                 dead.push(std::mem::replace(&mut workers[which], new));
             }
             // A worker freezes, and wakes when its orders have long gone to others.
@@ -311,6 +317,16 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, kind: Kind) ->
                     of_stage.send_replace(gate);
                 }
             }
+            // Somebody pauses a stage, or finds that it may work again. The database may be away, and the reply be lost.
+            12..=14 => {
+                let (operator, stage, since) = (operator.clone(), Stage::ALL[secs as usize % 4], world.now());
+                tokio::spawn(async move {
+                    let _ = match what {
+                        12 | 13 => operator.pause(stage, &Pause { since, reason: None }, None).await,
+                        _ => operator.resume(stage).await,
+                    };
+                });
+            }
             _ if !kind.has_fence() && which == 0 => world.wipe_in_flight(),
             _ if !kind.has_fence() => world.take_down(Part::InFlight, during),
             _ => {}
@@ -322,8 +338,19 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, kind: Kind) ->
     for of_stage in workers.iter().flat_map(|worker| &worker.gates) {
         of_stage.send_replace(Gate::Open);
     }
+    // Everybody may work, and a process that froze when it was about to pause a stage is told so when it has woken.
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            for stage in Stage::ALL {
+                while operator.resume(stage).await.is_err() {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+            tokio::time::sleep(2 * DOWN_MAX).await;
+        }
+    });
     // Frozen ones are still to wake; the dead stay dead, but are not dropped: a dead process runs no destructor.
-    workers.push(start_worker(world, WORKERS));
+    workers.push(start_worker(world, WORKERS, Vec::new()));
     workers.extend(dead);
     workers
 }
@@ -415,6 +442,7 @@ async fn orders_that_wait_too_long_for_their_turn_go_back_to_the_queue() {
     let stages = Stage::ALL.map(|stage| StageOptions {
         stage,
         handler: Arc::new(Slow),
+        gates: Vec::new(),
         at_once: 1,
         prefetch: 4,
         retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(60) },

@@ -1,6 +1,7 @@
 //! The HTTP interface. doc/http-api.md describes it for its users.
 //!
-//! It knows how to take an order in, how to find one and what can be done with dead letters; where orders are kept it does not know.
+//! It knows how to take an order in, how to find one, what can be done with dead letters and which stages
+//! are paused; where orders are kept it does not know.
 //!
 //! # Stopping
 //! A stopping server accepts no more connections, answers the requests it has, and asks clients to close theirs.
@@ -11,6 +12,7 @@ mod idempotency;
 mod orders;
 mod parameters;
 pub mod problem;
+mod stages;
 mod view;
 
 use std::net::{SocketAddr, TcpListener};
@@ -24,6 +26,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, guard
 
 pub use orders::Orders;
 use problem::Problem;
+pub use stages::Stages;
 
 use crate::dead_letters::DeadLetterOffice;
 use crate::readiness::Readiness;
@@ -43,6 +46,7 @@ pub struct ApiOptions {
 pub struct Services {
     pub orders: Orders,
     pub dead_letters: DeadLetterOffice,
+    pub stages: Stages,
 }
 
 /// How long an idle connection is kept.
@@ -110,7 +114,10 @@ fn server(
     under_way: UnderWay,
 ) -> std::io::Result<Server> {
     let stopping = readiness.stopping.clone();
-    let services = services.map(|services| (web::Data::new(services.orders), web::Data::new(services.dead_letters)));
+    let services = services.map(|services| {
+        let Services { orders, dead_letters, stages } = services;
+        (web::Data::new(orders), web::Data::new(dead_letters), web::Data::new(stages))
+    });
     let readiness = web::Data::new(readiness);
     let threads = options.threads.max(1);
     let server = HttpServer::new(move || {
@@ -142,10 +149,10 @@ fn server(
     Ok(server)
 }
 
-type SharedServices = (web::Data<Orders>, web::Data<DeadLetterOffice>);
+type SharedServices = (web::Data<Orders>, web::Data<DeadLetterOffice>, web::Data<Stages>);
 
 fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
-    if let Some((orders, dead_letters)) = services {
+    if let Some((orders, dead_letters, stages)) = services {
         app.app_data(orders)
             .service(web::resource("/v1/orders").route(web::post().to(orders::place)).default_service(only("POST")))
             .service(
@@ -154,6 +161,7 @@ fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
                     .default_service(only("GET, HEAD")),
             );
         dead_letter_routes(app.app_data(dead_letters));
+        stage_routes(app.app_data(stages));
     }
     app.service(web::resource("/healthz").route(get_or_head().to(health::healthz)).default_service(only("GET, HEAD")))
         .service(web::resource("/metrics").route(get_or_head().to(health::metrics)).default_service(only("GET, HEAD")))
@@ -184,6 +192,20 @@ fn dead_letter_routes(app: &mut web::ServiceConfig) {
             .route(web::post().to(dead_letters::replay))
             .default_service(only("POST")),
     );
+}
+
+fn stage_routes(app: &mut web::ServiceConfig) {
+    app.service(web::resource("/v1/stages").route(get_or_head().to(stages::list)).default_service(only("GET, HEAD")))
+        .service(
+            web::resource("/v1/stages/{stage}/pause")
+                .route(web::post().to(stages::pause))
+                .default_service(only("POST")),
+        )
+        .service(
+            web::resource("/v1/stages/{stage}/resume")
+                .route(web::post().to(stages::resume))
+                .default_service(only("POST")),
+        );
 }
 
 fn get_or_head() -> actix_web::Route {

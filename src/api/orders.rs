@@ -28,7 +28,7 @@ pub async fn place(
     orders: web::Data<Orders>,
 ) -> Result<HttpResponse, Problem> {
     check_content_type(&request)?;
-    let body = read(body, &orders).await?;
+    let body = read(body, orders.body_bytes_max, orders.body_timeout).await?;
     let order = Order::from_json(&body)?;
     let key = idempotency::key(request.headers())?;
     Ok(accepted(orders.intake.accept(order, key.as_deref()).await?))
@@ -57,7 +57,7 @@ pub async fn find(id: web::Path<String>, orders: web::Data<Orders>) -> Result<Ht
     }
 }
 
-fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
+pub(super) fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
     let found = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = found.map(|value| value.split(';').next().unwrap_or_default().trim());
     match essence {
@@ -66,9 +66,9 @@ fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
     }
 }
 
-async fn read(body: web::Payload, orders: &Orders) -> Result<web::Bytes, Problem> {
-    let bytes_max = orders.body_bytes_max;
-    match tokio::time::timeout(orders.body_timeout, body.to_bytes_limited(bytes_max)).await {
+/// A body of at most `bytes_max` that arrives within `timeout`.
+pub(super) async fn read(body: web::Payload, bytes_max: usize, timeout: Duration) -> Result<web::Bytes, Problem> {
+    match tokio::time::timeout(timeout, body.to_bytes_limited(bytes_max)).await {
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(Ok(Err(error))) => match error.as_error::<actix_web::error::PayloadError>() {
             Some(error) => Err(Problem::unreadable_body(error, bytes_max)),

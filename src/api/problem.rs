@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde_json::{Value, json};
 
 use crate::dead_letters::NotDone;
-use crate::domain::Refusal;
+use crate::domain::{Refusal, Stage};
 use crate::intake::NotAccepted;
 use crate::ports::{PublishError, Unavailable};
 
@@ -78,8 +78,8 @@ impl Problem {
     }
 
     pub fn too_large(bytes_max: usize) -> Self {
-        let detail = format!("an order may have at most {bytes_max} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Order too large", detail)
+        let detail = format!("the body may have at most {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large", detail)
             .with("bytes_max", json!(bytes_max))
     }
 
@@ -169,6 +169,48 @@ impl Problem {
         let problem = Self::not_replayed(failure);
         let detail = format!("{done} are {what}, then it stopped at one: {}", problem.detail);
         Problem { detail, ..problem }.with(what, json!(done))
+    }
+
+    pub fn no_such_stage(name: &str) -> Self {
+        let name: String = name.chars().take(100).collect();
+        let names = Stage::ALL.map(Stage::as_kebab).join(", ");
+        let detail = format!("there is no stage `{name}`; there are {names}");
+        Self::new(StatusCode::NOT_FOUND, "no-such-stage", "No such stage", detail)
+    }
+
+    /// A body that is JSON, and not what the path takes.
+    pub fn invalid_request(pointer: &str, detail: &str) -> Self {
+        let errors = json!([{"pointer": pointer, "detail": detail}]);
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "Invalid request", "the body has a problem")
+            .with("errors", errors)
+    }
+
+    /// A body that could not be read into what the path takes.
+    pub fn wrong_request(error: &serde_json::Error) -> Self {
+        match error.classify() {
+            serde_json::error::Category::Data => Self::invalid_request("", &error.to_string()),
+            serde_json::error::Category::Io
+            | serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof => {
+                let detail = format!("the body is not JSON: {error}");
+                Self::new(StatusCode::BAD_REQUEST, "malformed-json", "Malformed JSON", detail)
+                    .with("line", json!(error.line()))
+                    .with("column", json!(error.column()))
+            }
+        }
+    }
+
+    /// The store that has the paused stages does not answer.
+    pub fn no_stages(unavailable: &Unavailable) -> Self {
+        Self::out_of_reach(format!("which stages are paused cannot be told ({} is out of reach)", unavailable.part))
+    }
+
+    /// The store did not confirm that `stage` is `what`: `paused` or `resumed`.
+    pub fn perhaps_switched(stage: Stage, what: &str, unavailable: &Unavailable) -> Self {
+        let part = unavailable.part;
+        Self::out_of_reach(format!(
+            "{stage} is perhaps {what}: {part} did not confirm it. Sending it again does no harm"
+        ))
     }
 
     fn body(&self) -> String {

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::client::dead::DeadArgs;
 use crate::client::get::GetArgs;
+use crate::client::stages::{PauseArgs, ResumeArgs, StagesArgs};
 use crate::client::submit::SubmitArgs;
 use crate::domain::Stage;
 use check_config::CheckConfigArgs;
@@ -121,6 +122,26 @@ Examples:
 Exit code 1 if something was not done. `ordering dead COMMAND --help` says more about each.")]
     Dead(DeadArgs),
 
+    /// Show the stages, and which of them are paused
+    #[command(after_help = "\
+Examples:
+  ordering stages
+  ordering stages --json | jq -r '.stages[] | select(.paused).stage'")]
+    Stages(StagesArgs),
+
+    /// Hold a stage up: its orders wait in its queue until it is resumed
+    #[command(after_help = "\
+Examples:
+  ordering pause processing --reason 'the payment service moves'
+Every worker obeys within 2 seconds; an order that a handler works on is finished. The pause outlives restarts.")]
+    Pause(PauseArgs),
+
+    /// Let a paused stage work again
+    #[command(after_help = "\
+Examples:
+  ordering resume processing")]
+    Resume(ResumeArgs),
+
     /// Print the completions for a shell
     #[command(after_help = "\
 Examples:
@@ -151,7 +172,7 @@ impl WorkerArgs {
 }
 
 /// Knows both spellings of a stage, and shows one.
-fn stage_parser() -> impl TypedValueParser<Value = Stage> {
+pub fn stage_parser() -> impl TypedValueParser<Value = Stage> {
     let names = Stage::ALL.map(|stage| {
         let name = PossibleValue::new(stage.as_kebab());
         match stage.as_snake() == stage.as_kebab() {

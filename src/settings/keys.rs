@@ -105,6 +105,8 @@ pub const KEYS: &[Key] = &[
         "Names this process in the steps of orders; the host's name and the process id if not set."),
     key("max_deliveries", whole(1, 900), "20", "deliveries",
         "An order whose step was begun so often without coming to an outcome ends `failed`: it kills its workers."),
+    key("start_paused", Kind::Stages, "false", "",
+        "Which of its stages a worker pauses when it starts, for the morning after an incident: all, none or those named. They stay paused for every worker until somebody resumes them (doc/operations.md)."),
     key("journal", Kind::Choice(&["off", "accepted"]), "off", "",
         "What Postgres keeps of orders in flight: `off` only those of which there is no record otherwise, `accepted` all, so that they are known of even when Redis and RabbitMQ have lost them."),
     key("reconcile_after", duration(secs(1), secs(DAY)), "10m", "",

@@ -24,6 +24,7 @@ pub struct Settings {
     /// `worker_name`, or the host's name and the process id.
     pub worker_name: Arc<str>,
     pub max_deliveries: u32,
+    pub start_paused: Vec<Stage>,
     pub journal: Journal,
     pub reconcile_after: Duration,
     pub log: Log,
@@ -176,6 +177,7 @@ impl Settings {
             stop_timeout: values.duration("stop_timeout"),
             worker_name: values.optional_text("worker_name").map_or_else(host_and_process, str::to_owned).into(),
             max_deliveries: values.whole("max_deliveries"),
+            start_paused: values.stages("start_paused").to_vec(),
             journal: match values.text("journal") {
                 "accepted" => Journal::Accepted,
                 _ => Journal::Off,

@@ -78,7 +78,7 @@ impl Receiver {
             batch: options.batch,
             ports: ports.clone(),
             metrics: options.metrics.clone(),
-            gates: Gates::new(stage.handler.gate()),
+            gates: Gates::new(stage.gates.iter().cloned().chain(stage.handler.gate())),
             at_work: Arc::new(Semaphore::new(stage.at_once)),
             work: Arc::new(Work {
                 worker: options.name.clone(),

@@ -10,6 +10,8 @@ mod archive;
 mod in_flight;
 #[path = "world/journal.rs"]
 mod journal;
+#[path = "world/pauses.rs"]
+mod pauses;
 #[path = "world/queues.rs"]
 mod queues;
 
@@ -19,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ordering::domain::{OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
-use ordering::ports::{Clock, Ports, Random, Source, Unavailable};
+use ordering::ports::{Clock, Ports, Random, Source, StageState, Unavailable};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
@@ -38,7 +40,7 @@ pub struct Faults {
 pub enum Part {
     Queues,
     InFlight,
-    /// Archive, journal and leases: one server has them all.
+    /// Archive, journal, leases and pauses: one server has them all.
     Archive,
 }
 
@@ -60,6 +62,7 @@ struct State {
     archive: BTreeMap<OrderId, OrderRecord>,
     journal: Vec<journal::Row>,
     leases: BTreeMap<String, (String, Instant)>,
+    stages: [StageState; 4],
     /// Queues that were found missing, and that nobody has been told of yet.
     losses: Vec<Source>,
     buried: usize,
@@ -95,6 +98,7 @@ impl World {
             archive: BTreeMap::new(),
             journal: Vec::new(),
             leases: BTreeMap::new(),
+            stages: Stage::ALL.map(StageState::untouched),
             losses: Vec::new(),
             buried: 0,
             whole_since: Timestamp::from_millis(0),
@@ -265,6 +269,7 @@ impl Process {
             in_flight: shared.clone(),
             archive: shared.clone(),
             dead_letters: shared.clone(),
+            pauses: shared.clone(),
             journal: Some(shared.clone()),
             leases: Some(shared),
             clock: self.world.clone(),

@@ -8,7 +8,7 @@
 //! - One thread writes (`writer`): everything that waits becomes one transaction and one sync of the disk.
 //! - A few connections read beside it (`readers`); the write-ahead log keeps them out of each other's way.
 //! - `queues` hand messages out in the order of their ids; `in_flight` fences steps by [`crate::domain::Progress`];
-//!   `archive` keeps what ended, `dead_letters` what nobody can read.
+//!   `archive` keeps what ended, `dead_letters` what nobody can read, `pauses` which stages people hold up.
 //! - `chores` come round by themselves: delayed messages, expired records.
 //!
 //! # Failure handling
@@ -32,6 +32,7 @@ mod folder;
 mod group_commit;
 mod in_flight;
 mod messages;
+mod pauses;
 mod queues;
 mod readers;
 mod rows;
@@ -48,6 +49,7 @@ use std::time::Duration;
 pub use archive::EmbeddedArchive;
 pub use dead_letters::EmbeddedDeadLetters;
 pub use in_flight::EmbeddedInFlight;
+pub use pauses::EmbeddedPauses;
 pub use queues::EmbeddedQueues;
 
 use crate::ports::Unavailable;
@@ -117,6 +119,7 @@ pub struct Embedded {
     in_flight: Arc<EmbeddedInFlight>,
     archive: Arc<EmbeddedArchive>,
     dead_letters: Arc<EmbeddedDeadLetters>,
+    pauses: Arc<EmbeddedPauses>,
     writer: Writer,
     readers: Arc<Readers>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -142,6 +145,7 @@ impl Embedded {
             in_flight: Arc::new(EmbeddedInFlight::new(writer.clone(), readers.clone(), options.ended_ttl)),
             archive: Arc::new(EmbeddedArchive::new(writer.clone(), readers.clone())),
             dead_letters: Arc::new(EmbeddedDeadLetters::new(writer.clone(), readers.clone())),
+            pauses: Arc::new(EmbeddedPauses::new(writer.clone(), readers.clone())),
             writer,
             readers,
             thread: Mutex::new(Some(thread)),
@@ -163,6 +167,10 @@ impl Embedded {
 
     pub fn dead_letters(&self) -> Arc<EmbeddedDeadLetters> {
         self.dead_letters.clone()
+    }
+
+    pub fn pauses(&self) -> Arc<EmbeddedPauses> {
+        self.pauses.clone()
     }
 
     /// Changes [`EmbeddedOptions::size_bytes_max`] of the open database.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ordering::batch::BatchLimits;
-use ordering::domain::{Order, OrderId, OrderRecord, Outcome, RetryPolicy, Stage, Status};
+use ordering::domain::{Order, OrderId, OrderRecord, Outcome, RecordedOutcome, RetryPolicy, Stage, Status, decide};
 use ordering::gate::Gate;
 use ordering::handlers::{Call, Handler};
 use ordering::intake::{Backlog, Intake, IntakeOptions, Journaling, NotAccepted};
@@ -463,6 +463,35 @@ async fn orders_that_wait_too_long_for_their_turn_go_back_to_the_queue() {
         assert_eq!(order.history.status(), Status::Completed);
         assert!(order.history.steps().iter().all(|step| step.attempts == 1));
     }
+}
+
+/// Its record is behind: what a worker recorded was lost, and the message waits in the queue of a later stage.
+#[tokio::test(start_paused = true)]
+async fn an_order_that_waits_at_a_paused_stage_is_not_published_again() {
+    let world = World::new(1);
+    let process = Process::start(&world);
+    let record = OrderRecord::new(OrderId::new(world.now(), [1; 10]), world.now(), order_of("c"));
+    process.put(std::slice::from_ref(&record)).await.unwrap();
+    let policy = RetryPolicy { attempts_max: 4, base: Duration::ZERO, cap: Duration::ZERO };
+    let mut order = record.clone();
+    for stage in [Stage::Scheduling, Stage::PreProcessing] {
+        let outcome = RecordedOutcome {
+            entered_at: world.now(),
+            finished_at: world.now(),
+            worker: "worker".into(),
+            report: Outcome::done().report(),
+            decision: decide(stage, Outcome::done(), order.history.next_attempts(stage), &policy, 0.0),
+        };
+        order.history.record(stage, &outcome);
+    }
+    process.publish(Place::Stage(Stage::Processing), &[order]).await.unwrap();
+    process.pause(Stage::Processing, &Pause { since: world.now(), reason: None }, None).await.unwrap();
+    let worker = start_worker(&world, 0, Vec::new());
+    tokio::time::sleep(10 * RECONCILE_AFTER).await;
+    assert_eq!(world.messages(), 1, "it was published again");
+    worker.process.resume(Stage::Processing).await.unwrap();
+    tokio::time::sleep(RECONCILE_AFTER).await;
+    assert_eq!((world.messages(), world.archived().len()), (0, 1));
 }
 
 fn simulate(seed: u64, kind: Kind) -> std::thread::Result<String> {

@@ -58,6 +58,11 @@ impl<T: Load> Batches<T> {
         Some(batch)
     }
 
+    /// Whether nothing waits at the moment.
+    pub fn is_empty(&self) -> bool {
+        self.left_over.is_none() && self.items.is_empty()
+    }
+
     /// Takes no more, and gives what was sent and not taken.
     pub async fn close(mut self) -> Vec<T> {
         self.items.close();

@@ -7,6 +7,7 @@
 //! 3. The archive keeps it when it has ended; [`lookup`] finds it wherever it is.
 //!
 //! What no worker can read is kept aside; [`dead_letters`] is what people do with it.
+//! [`portions`] cuts messages as small as a stage wants them.
 //! [`pauses`] knows which stages people hold up.
 //! [`upkeep`] keeps the whole in order beside that: it publishes what had to wait, and what a queue has lost.
 //!
@@ -28,6 +29,7 @@ pub mod logging;
 pub mod lookup;
 pub mod metrics;
 pub mod pauses;
+pub mod portions;
 pub mod ports;
 pub mod process;
 pub mod readiness;

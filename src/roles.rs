@@ -22,6 +22,7 @@ use crate::intake::{Backlog, Intake, IntakeOptions, Journaling};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::pauses::PausedStages;
+use crate::portions::Portioned;
 use crate::ports::Ports;
 use crate::process;
 use crate::readiness::Readiness;
@@ -119,7 +120,9 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
     // The port first: the likeliest error of a second start, and the cheapest to find.
     let listener = parts.listen.map(listen).transpose()?;
     let backend = Backend::open(settings)?;
-    let ports = backend.ports();
+    let mut ports = backend.ports();
+    ports.queues =
+        Arc::new(Portioned::new(ports.queues, |stage| settings.stages[stage].batch_max(settings.batch.orders_max)));
     let backlog = Backlog::default();
     let metrics = Arc::new(Metrics::default());
     let upkeep_options = upkeep_options(settings, parts.stages, &paused, &metrics);
@@ -272,7 +275,7 @@ fn stage_options(
         handler,
         gates: vec![paused.gate(stage)],
         at_once,
-        prefetch: of_stage.prefetch,
+        prefetch: of_stage.prefetch(of_stage.batch_max(settings.batch.orders_max), at_once),
         retry: of_stage.retry,
         max_deliveries: settings.max_deliveries,
     })

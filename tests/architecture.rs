@@ -15,6 +15,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("handlers", &["domain", "gate", "view"]),
     ("adapters", &["domain", "ports", "wire"]),
     ("metrics", &["domain"]),
+    ("portions", &["domain", "ports"]),
     ("pauses", &["domain", "gate", "metrics", "ports"]),
     ("intake", &["batch", "domain", "metrics", "ports"]),
     ("lookup", &["domain", "ports"]),

@@ -23,7 +23,8 @@ use ordering::handlers::{Call, Handler};
 use ordering::intake::{Backlog, Intake, IntakeOptions, Journaling, NotAccepted};
 use ordering::lookup::Lookup;
 use ordering::pauses::PausedStages;
-use ordering::ports::{Clock, InFlight, Pause, Pauses, Place, Queues, Source};
+use ordering::portions::Portioned;
+use ordering::ports::{Clock, InFlight, Pause, Pauses, Place, Ports, Queues, Source};
 use ordering::upkeep::{Upkeep, UpkeepOptions};
 use ordering::worker::{StageOptions, Worker, WorkerOptions};
 use rand::Rng;
@@ -122,6 +123,13 @@ struct WorkerProcess {
     _upkeep: Upkeep,
 }
 
+/// Those of the process; some stages want smaller messages than others.
+fn ports(process: &Process) -> Ports {
+    let ports = process.ports();
+    let queues = Portioned::new(ports.queues, |stage| [8, 1, 8, 2][stage.index()]);
+    Ports { queues: Arc::new(queues), ..ports }
+}
+
 fn start_upkeep(process: &Process, paused: PausedStages, start_paused: Vec<Stage>, backlog: Option<Backlog>) -> Upkeep {
     let options = UpkeepOptions {
         holder: process.name().into(),
@@ -132,7 +140,7 @@ fn start_upkeep(process: &Process, paused: PausedStages, start_paused: Vec<Stage
         start_paused,
         metrics: Arc::default(),
     };
-    Upkeep::start(&options, &process.ports(), backlog)
+    Upkeep::start(&options, &ports(process), backlog)
 }
 
 fn start_worker(world: &Arc<World>, number: usize, start_paused: Vec<Stage>) -> WorkerProcess {
@@ -149,7 +157,7 @@ fn start_worker(world: &Arc<World>, number: usize, start_paused: Vec<Stage>) -> 
         max_deliveries: 1_000,
     });
     let options = WorkerOptions { name: format!("worker-{number}").into(), batch: limits(), metrics: Arc::default() };
-    let worker = Worker::start(&options, &process.ports(), stages.into());
+    let worker = Worker::start(&options, &ports(&process), stages.into());
     let upkeep = start_upkeep(&process, paused, start_paused, None);
     WorkerProcess { process, gates, _worker: worker, _upkeep: upkeep }
 }
@@ -164,7 +172,7 @@ struct Api {
 fn start_api(world: &Arc<World>, kind: Kind) -> Api {
     let process = Process::start(world);
     let options = IntakeOptions { batch: limits(), waiting_max: 64, journaling: kind.journaling() };
-    let (ports, backlog) = (process.ports(), Backlog::default());
+    let (ports, backlog) = (ports(&process), Backlog::default());
     let upkeep = start_upkeep(&process, PausedStages::default(), Vec::new(), Some(backlog.clone()));
     Api {
         intake: Intake::start(options, &ports, backlog, Arc::default()),
@@ -418,13 +426,46 @@ fn check(world: &Arc<World>, promises: &Promises, kind: Kind) {
 }
 
 /// One at a time, and each for long.
-struct Slow;
+struct Slow(Duration);
 
 #[async_trait]
 impl Handler for Slow {
     async fn handle(&self, _call: &Call<'_>) -> Outcome {
-        tokio::time::sleep(Duration::from_secs(50)).await;
+        tokio::time::sleep(self.0).await;
         Outcome::done()
+    }
+}
+
+/// The worker has its hands full for long: what it was delivered meanwhile goes back before it is held for five minutes.
+#[tokio::test(start_paused = true)]
+async fn deliveries_that_wait_too_long_behind_others_go_back_to_the_queue() {
+    let world = World::new(1);
+    let process = Process::start(&world);
+    let orders: Vec<OrderRecord> =
+        (0..250).map(|n| OrderRecord::new(OrderId::new(world.now(), [n; 10]), world.now(), order_of("c"))).collect();
+    for batch in orders.chunks(4) {
+        process.publish(Place::Stage(Stage::FIRST), batch).await.unwrap();
+        process.put(batch).await.unwrap();
+    }
+    let options = WorkerOptions {
+        name: "worker".into(),
+        batch: BatchLimits { orders_max: 1, ..limits() },
+        metrics: Arc::default(),
+    };
+    let stage = StageOptions {
+        stage: Stage::FIRST,
+        handler: Arc::new(Slow(Duration::from_secs(10))),
+        gates: Vec::new(),
+        at_once: 1,
+        prefetch: 64,
+        retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(60) },
+        max_deliveries: 1,
+    };
+    let _worker = Worker::start(&options, &process.ports(), vec![stage]);
+    for _ in 0..1_200 {
+        let held = world.longest_held();
+        assert!(held <= Duration::from_secs(300), "a delivery was held for {held:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -441,7 +482,7 @@ async fn orders_that_wait_too_long_for_their_turn_go_back_to_the_queue() {
     let options = WorkerOptions { name: "worker".into(), batch: limits(), metrics: Arc::default() };
     let stages = Stage::ALL.map(|stage| StageOptions {
         stage,
-        handler: Arc::new(Slow),
+        handler: Arc::new(Slow(Duration::from_secs(50))),
         gates: Vec::new(),
         at_once: 1,
         prefetch: 4,

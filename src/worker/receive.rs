@@ -30,8 +30,12 @@ use crate::ports::{Begun, Clock, Delivery, Place, Ports, Random, Source, Subscri
 const DELIVERIES_BEFORE_SPLIT: u32 = 3;
 
 /// How long orders may wait in hand for the handler to have room for them. What it works on ends within its own limits;
-/// both together stay below five minutes, and RabbitMQ cuts a consumer off that holds a delivery for thirty.
+/// with [`UNTAKEN_FOR`] all together stay below five minutes, and RabbitMQ cuts a consumer off that holds a delivery for
+/// thirty.
 const UNBEGUN_FOR: Duration = Duration::from_secs(60);
+
+/// How long deliveries may wait behind others that are taken up. Past that they go to whoever has room for them.
+const UNTAKEN_FOR: Duration = Duration::from_secs(120);
 
 pub(super) struct Receiver {
     batch: BatchLimits,
@@ -117,7 +121,10 @@ impl Receiver {
         };
         let Subscription { deliveries, settle } = self.ports.queues.subscribe(source, prefetch);
         let mut batches = Batches::new(deliveries, self.batch);
+        // When nothing waited here last: whatever waits came after that.
+        let mut waited_since = Instant::now();
         let more = loop {
+            let is_idle = batches.is_empty();
             let deliveries = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break false,
@@ -127,9 +134,12 @@ impl Receiver {
                     None => break false,
                 },
             };
+            if is_idle {
+                waited_since = Instant::now();
+            }
             let fits = |order: &OrderRecord| order.history.is_at(self.work.stage.stage);
             let in_hand = unpack(&self.ports, source, &settle, deliveries, fits).await;
-            if !self.work_on(in_hand, gates).await {
+            if !self.work_on(in_hand, gates).await || (waited_since.elapsed() > UNTAKEN_FOR && !batches.is_empty()) {
                 break true;
             }
         };

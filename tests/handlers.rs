@@ -585,3 +585,26 @@ async fn orders_that_are_decided_go_on_before_the_last_of_their_message() {
     let retries = step(&slow, "processing")["retries"].as_array().unwrap();
     assert!(finished.as_str() < retries[0]["at"].as_str().unwrap(), "{finished} is not before {retries:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_that_an_order_was_placed_in_is_passed_on_with_every_call() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let service = Service::start(|call| Reply::status(if call.attempt() == 1 { 503 } else { 200 })).await;
+    let shop = Shop::start("post-processing", &service.url, &[]);
+    let client = http();
+    let place = async |reference: &str, traces: &[&str]| {
+        let mut request = client.post(format!("{}/v1/orders", shop.system.url)).json(&order(reference));
+        for trace in traces {
+            request = request.header("traceparent", *trace);
+        }
+        let accepted: Value = request.send().await.unwrap().json().await.unwrap();
+        let ended = ended(&client, &shop.system.url, accepted["id"].as_str().unwrap()).await;
+        assert_eq!(ended["status"], "completed");
+        let calls = service.calls_for(reference);
+        calls.iter().map(|call| call.headers.get("traceparent").cloned()).collect::<Vec<_>>()
+    };
+    assert_eq!(place("traced", &[TRACE]).await, [Some(TRACE.to_owned()), Some(TRACE.to_owned())]);
+    assert_eq!(place("untraced", &[]).await, [None, None]);
+    assert_eq!(place("no trace", &["00-what-01"]).await, [None, None]);
+    assert_eq!(place("two traces", &[TRACE, TRACE]).await, [None, None]);
+}

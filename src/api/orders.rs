@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use super::idempotency;
 use super::problem::Problem;
 use super::view;
-use crate::domain::{Order, OrderId};
+use crate::domain::{Order, OrderId, TraceParent};
 use crate::intake::Intake;
 use crate::lookup::Lookup;
 
@@ -31,7 +31,17 @@ pub async fn place(
     let body = read(body, orders.body_bytes_max, orders.body_timeout).await?;
     let order = Order::from_json(&body)?;
     let key = idempotency::key(request.headers())?;
-    Ok(accepted(orders.intake.accept(order, key.as_deref()).await?))
+    let trace = trace_of(request.headers());
+    Ok(accepted(orders.intake.accept_traced(order, key.as_deref(), trace).await?))
+}
+
+/// A header that is none, or is there twice, says nothing.
+fn trace_of(headers: &header::HeaderMap) -> Option<TraceParent> {
+    let mut given = headers.get_all("traceparent");
+    match (given.next(), given.next()) {
+        (Some(one), None) => one.to_str().ok()?.parse().ok(),
+        (Some(_) | None, _) => None,
+    }
 }
 
 fn accepted(id: OrderId) -> HttpResponse {

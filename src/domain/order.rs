@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::history::History;
 use super::timestamp::Timestamp;
+use super::trace::TraceParent;
 use super::validation;
 
 /// The id of an order: a UUID made by the server (version 7), or derived from an Idempotency-Key (version 8).
@@ -189,6 +190,8 @@ pub struct OrderRecord {
     pub placed_at: Timestamp,
     pub order: Order,
     pub history: History,
+    /// The trace it was placed in. It goes with the messages, and may get lost.
+    pub trace: Option<TraceParent>,
 }
 
 impl OrderRecord {
@@ -196,16 +199,18 @@ impl OrderRecord {
     const STEP_SIZE_BYTES: usize = 160;
     /// What an order takes in a message beside its content and steps, about, in bytes.
     const ENVELOPE_SIZE_BYTES: usize = 128;
+    const TRACE_SIZE_BYTES: usize = 66;
 
     /// An order that was just accepted.
     pub fn new(id: OrderId, placed_at: Timestamp, order: Order) -> Self {
-        OrderRecord { id, passage: 1, placed_at, order, history: History::default() }
+        OrderRecord { id, passage: 1, placed_at, order, history: History::default(), trace: None }
     }
 
     /// About how much of a message it takes, in bytes.
     pub fn size_bytes(&self) -> usize {
         let steps: usize = self.history.steps().iter().map(|step| Self::STEP_SIZE_BYTES + step.words_bytes()).sum();
-        self.order.json().len() + steps + Self::ENVELOPE_SIZE_BYTES
+        let trace = self.trace.map_or(0, |_| Self::TRACE_SIZE_BYTES);
+        self.order.json().len() + steps + trace + Self::ENVELOPE_SIZE_BYTES
     }
 
     /// The last moment something happened to it.

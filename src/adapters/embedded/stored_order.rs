@@ -126,7 +126,7 @@ pub(super) fn read_order(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Ord
     let json: String = row.get(4)?;
     let steps: String = row.get(5)?;
     let order = Order::from_parts(json.into(), total.into());
-    Ok(OrderId::parse(&id)
-        .ok_or_else(|| "its id is no UUID".to_owned())
-        .and_then(|id| Ok(OrderRecord { id, passage, placed_at, order, history: wire::decode_steps(&steps)? })))
+    Ok(OrderId::parse(&id).ok_or_else(|| "its id is no UUID".to_owned()).and_then(|id| {
+        Ok(OrderRecord { id, passage, placed_at, order, history: wire::decode_steps(&steps)?, trace: None })
+    }))
 }

@@ -58,9 +58,9 @@ impl<T: Load> Batches<T> {
         Some(batch)
     }
 
-    /// Whether nothing waits at the moment.
-    pub fn is_empty(&self) -> bool {
-        self.left_over.is_none() && self.items.is_empty()
+    /// How many items wait at the moment.
+    pub fn waiting(&self) -> usize {
+        usize::from(self.left_over.is_some()) + self.items.len()
     }
 
     /// Takes no more, and gives what was sent and not taken.

@@ -58,6 +58,11 @@ impl<T: Load> Batches<T> {
         Some(batch)
     }
 
+    /// How many items wait at the moment.
+    pub fn waiting(&self) -> usize {
+        usize::from(self.left_over.is_some()) + self.items.len()
+    }
+
     /// Takes no more, and gives what was sent and not taken.
     pub async fn close(mut self) -> Vec<T> {
         self.items.close();

@@ -87,7 +87,7 @@ impl Canceller {
         let AskedCancellation { id, passage, cancellation } = asked;
         match self.ports.in_flight.cancel(*id, *passage, cancellation).await? {
             Cancelling::AtWork => return Ok(None),
-            Cancelling::Waits(order) => archive(&self.ports, &self.metrics, &[order]).await?,
+            Cancelling::Waits(order) => archive(&self.ports, &self.metrics, &[*order]).await?,
             Cancelling::Ended => {}
             Cancelling::Absent => self.end_without_record(asked).await?,
         }

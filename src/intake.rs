@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{BatchLimits, Batches, Load};
-use crate::domain::{Order, OrderId, OrderRecord};
+use crate::domain::{Order, OrderId, OrderRecord, TraceParent};
 use crate::metrics::{Metrics, Refused};
 use crate::ports::{Clock, Ports, Random, Unavailable};
 use keep::{Keeper, Verdict};
@@ -112,7 +112,20 @@ impl Intake {
     /// # Errors
     /// [`NotAccepted`]; passing, but for [`NotAccepted::KeyReused`].
     pub async fn accept(&self, order: Order, key: Option<&str>) -> Result<OrderId, NotAccepted> {
-        let accepted = self.take(order, key).await;
+        self.accept_traced(order, key, None).await
+    }
+
+    /// As [`Intake::accept`]; the order is placed in a trace, if there is one.
+    ///
+    /// # Errors
+    /// As [`Intake::accept`].
+    pub async fn accept_traced(
+        &self,
+        order: Order,
+        key: Option<&str>,
+        trace: Option<TraceParent>,
+    ) -> Result<OrderId, NotAccepted> {
+        let accepted = self.take(order, key, trace).await;
         match &accepted {
             Ok(_) => self.metrics.accepted(1),
             Err(NotAccepted::Overloaded | NotAccepted::Unavailable(_)) => self.metrics.refused(Refused::Overloaded),
@@ -122,7 +135,7 @@ impl Intake {
         accepted
     }
 
-    async fn take(&self, order: Order, key: Option<&str>) -> Result<OrderId, NotAccepted> {
+    async fn take(&self, order: Order, key: Option<&str>, trace: Option<TraceParent>) -> Result<OrderId, NotAccepted> {
         if self.backlog.is_full() {
             return Err(NotAccepted::Overloaded);
         }
@@ -131,7 +144,8 @@ impl Intake {
         let now = self.clock.now();
         let id = key.map_or_else(|| OrderId::new(now, self.random.id_bytes()), OrderId::from_key);
         let (reply, kept) = oneshot::channel();
-        place.send(Waiting { record: OrderRecord::new(id, now, order), has_key: key.is_some(), reply });
+        let record = OrderRecord { trace, ..OrderRecord::new(id, now, order) };
+        place.send(Waiting { record, has_key: key.is_some(), reply });
         // The reply is dropped unsent only if the keeping task died; then nobody knows how far it had come.
         kept.await.unwrap_or_else(|_| {
             Err(NotAccepted::Unconfirmed { id, unavailable: Unavailable::new("intake", "it has stopped") })

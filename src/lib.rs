@@ -8,6 +8,8 @@
 //!
 //! People change their minds: [`cancel`] ends an order before its time, [`try_again`] takes a failed one on.
 //! What no worker can read is kept aside; [`dead_letters`] is what people do with it.
+//! [`portions`] cuts messages as small as a stage wants them.
+//! [`pauses`] knows which stages people hold up.
 //! [`upkeep`] keeps the whole in order beside that: it publishes what had to wait, and what a queue has lost.
 //!
 //! What all this needs of the outside is in [`ports`], what stands behind the ports in [`adapters`]. [`roles`] puts
@@ -28,6 +30,8 @@ pub mod intake;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;
+pub mod pauses;
+pub mod portions;
 pub mod ports;
 pub mod process;
 pub mod readiness;

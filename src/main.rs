@@ -50,6 +50,9 @@ async fn run(command: Command) -> ExitCode {
         Command::Cancel(args) => client::life::cancel(args).await,
         Command::Retry(args) => client::life::retry(args).await,
         Command::Dead(args) => client::dead::run(args).await,
+        Command::Stages(args) => client::stages::list(args).await,
+        Command::Pause(args) => client::stages::pause(args).await,
+        Command::Resume(args) => client::stages::resume(args).await,
         Command::Completions(args) => cli::completions::run(&args),
     }
 }

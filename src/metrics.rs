@@ -5,6 +5,7 @@
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::domain::{Stage, Status};
@@ -26,6 +27,7 @@ pub struct Metrics {
     outbox_published: Counter,
     tried_again: Counter,
     dead_letters: Counter,
+    stage_paused: Family<Labels, Gauge>,
 }
 
 /// Why an order was not taken.
@@ -62,6 +64,8 @@ impl Default for Metrics {
             registry.register(name, help, family.clone());
             family
         };
+        let stage_paused = Family::<Labels, Gauge>::default();
+        registry.register("stage_paused", "Whether people hold the stage up: 1 or 0", stage_paused.clone());
         let registry_ = &mut registry;
         Metrics {
             accepted: counter(registry_, "orders_accepted", "Orders answered with 202"),
@@ -77,6 +81,7 @@ impl Default for Metrics {
                 "dead_letters_kept",
                 "Messages nobody could read, brought to where they are kept",
             ),
+            stage_paused,
             registry,
         }
     }
@@ -119,6 +124,10 @@ impl Metrics {
 
     pub fn dead_letters(&self, letters: usize) {
         self.dead_letters.inc_by(letters as u64);
+    }
+
+    pub fn stage_paused(&self, stage: Stage, is_paused: bool) {
+        self.stage_paused.get_or_create(&[("stage", stage.as_snake())]).set(i64::from(is_paused));
     }
 
     /// All of it in the text format of OpenMetrics.

@@ -13,6 +13,7 @@ mod cancellations;
 mod dead_letters;
 mod in_flight;
 mod journal;
+mod pauses;
 mod queues;
 
 pub use archive::{Archive, Archived, FailedFilter};
@@ -20,6 +21,7 @@ pub use cancellations::{AskedCancellation, Cancellations};
 pub use dead_letters::{DeadLetter, DeadLetterId, DeadLetterPage, DeadLetters};
 pub use in_flight::{Begun, Cancelling, Claim, InFlight, Recorded, Scan, Unmoved};
 pub use journal::{Journal, Leases, Purpose};
+pub use pauses::{Pause, Pauses, StageState};
 pub use queues::{
     DeadDelivery, DeadSubscription, Delivery, Place, PublishError, Queues, Receipt, Settle, Source, Subscription,
     UnknownSource, Unreadable,
@@ -37,6 +39,7 @@ pub struct Ports {
     pub archive: Arc<dyn Archive>,
     pub cancellations: Arc<dyn Cancellations>,
     pub dead_letters: Arc<dyn DeadLetters>,
+    pub pauses: Arc<dyn Pauses>,
     /// Where queues and in-flight store are one durable file, there is nothing a journal could add.
     pub journal: Option<Arc<dyn Journal>>,
     /// A back end of one process needs none.

@@ -7,7 +7,9 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::Stage;
 use crate::metrics::Metrics;
+use crate::pauses::PausedStages;
 use crate::ports::{Ports, Unavailable};
 
 /// A part that takes longer than this to say how it is counts as down.
@@ -19,6 +21,7 @@ pub struct Readiness {
     pub ports: Ports,
     /// What it has counted so far.
     pub metrics: Arc<Metrics>,
+    pub paused: PausedStages,
     /// Whether the process takes new orders: it can do that while the queues are down, if there is a journal.
     pub takes_orders: bool,
     /// Cancelled when the process begins to stop.
@@ -76,6 +79,8 @@ pub struct Report {
     pub parts: Vec<Part>,
     /// Orders that wait in the outbox; `None` if there is none, or it cannot be asked.
     pub outbox_orders: Option<u64>,
+    /// The stages that people hold up. That is no fault.
+    pub paused: Vec<Stage>,
 }
 
 impl Readiness {
@@ -97,7 +102,7 @@ impl Readiness {
             others if others.iter().any(|part| part.down.is_some()) => Condition::Degraded,
             _ => Condition::Ready,
         };
-        Report { condition, parts, outbox_orders }
+        Report { condition, parts, outbox_orders, paused: self.paused.paused() }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub use backend::BackendError;
 use backend::{Backend, Servers};
 
-use crate::api::{Api, ApiOptions, Life, Orders, Services};
+use crate::api::{Api, ApiOptions, Life, Orders, Services, Stages};
 use crate::batch::BatchLimits;
 use crate::cancel::Canceller;
 use crate::dead_letters::DeadLetterOffice;
@@ -22,6 +22,8 @@ use crate::handlers::{Handlers, HttpHandler, HttpOptions, NoWork, Simulated};
 use crate::intake::{Backlog, Intake, IntakeOptions, Journaling};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
+use crate::pauses::PausedStages;
+use crate::portions::Portioned;
 use crate::ports::Ports;
 use crate::process;
 use crate::readiness::Readiness;
@@ -114,15 +116,19 @@ struct Parts<'a> {
 async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Result<(), RoleError> {
     process::install_tls();
     // Before anything is opened: what is wrong here does not pass.
-    let stages = stages(settings, parts.stages, handlers)?;
+    let paused = PausedStages::default();
+    let stages = stages(settings, parts.stages, handlers, &paused)?;
     let stop = process::stop_signal().map_err(RoleError::Signals)?;
     // The port first: the likeliest error of a second start, and the cheapest to find.
     let listener = parts.listen.map(listen).transpose()?;
     let backend = Backend::open(settings)?;
-    let ports = backend.ports();
+    let mut ports = backend.ports();
+    ports.queues =
+        Arc::new(Portioned::new(ports.queues, |stage| settings.stages[stage].batch_max(settings.batch.orders_max)));
     let backlog = Backlog::default();
     let metrics = Arc::new(Metrics::default());
-    let upkeep = Upkeep::start(&upkeep_options(settings, &metrics), &ports, parts.orders.then(|| backlog.clone()));
+    let upkeep_options = upkeep_options(settings, parts.stages, &paused, &metrics);
+    let upkeep = Upkeep::start(&upkeep_options, &ports, parts.orders.then(|| backlog.clone()));
     let worker = (!stages.is_empty()).then(|| start_worker(settings, &ports, &metrics, stages));
     let stopping = CancellationToken::new();
     let api = match listener {
@@ -134,10 +140,16 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
                     try_again: TryAgain::new(&ports, batch_limits(settings), metrics.clone()),
                 },
                 dead_letters: DeadLetterOffice::new(&ports),
+                stages: Stages {
+                    pauses: ports.pauses.clone(),
+                    clock: ports.clock.clone(),
+                    body_timeout: settings.api.request_timeout,
+                },
             });
             let readiness = Readiness {
                 ports: ports.clone(),
                 metrics: metrics.clone(),
+                paused,
                 takes_orders: parts.orders,
                 stopping: stopping.clone(),
                 names: backend.names(),
@@ -206,13 +218,20 @@ fn api_options(settings: &Settings) -> ApiOptions {
     ApiOptions { threads, connections_max: settings.api.connections_max, request_timeout: settings.api.request_timeout }
 }
 
-fn upkeep_options(settings: &Settings, metrics: &Arc<Metrics>) -> UpkeepOptions {
+fn upkeep_options(
+    settings: &Settings,
+    stages: &[Stage],
+    paused: &PausedStages,
+    metrics: &Arc<Metrics>,
+) -> UpkeepOptions {
     UpkeepOptions {
         // A name can be given twice, a lease must not be.
         holder: format!("{} {:08x}", settings.worker_name, rand::random::<u32>()).into(),
         batch: batch_limits(settings),
         reconcile_after: settings.reconcile_after,
         backlog_max_messages: settings.api.backlog_max_messages,
+        paused: paused.clone(),
+        start_paused: stages.iter().copied().filter(|stage| settings.start_paused.contains(stage)).collect(),
         metrics: metrics.clone(),
     }
 }
@@ -224,17 +243,27 @@ fn start_worker(settings: &Settings, ports: &Ports, metrics: &Arc<Metrics>, stag
 }
 
 /// How each of `stages` is worked on: by the handler that the program brings, or the one that the settings name.
-fn stages(settings: &Settings, stages: &[Stage], handlers: &Handlers) -> Result<Vec<StageOptions>, RoleError> {
+fn stages(
+    settings: &Settings,
+    stages: &[Stage],
+    handlers: &Handlers,
+    paused: &PausedStages,
+) -> Result<Vec<StageOptions>, RoleError> {
     if let Some(stage) = Stage::ALL
         .into_iter()
         .find(|stage| handlers.get(*stage).is_some() && settings.stages[*stage].handler != settings::Handler::None)
     {
         return Err(RoleError::TwoHandlers { stage });
     }
-    stages.iter().map(|stage| stage_options(settings, *stage, handlers)).collect()
+    stages.iter().map(|stage| stage_options(settings, *stage, handlers, paused)).collect()
 }
 
-fn stage_options(settings: &Settings, stage: Stage, handlers: &Handlers) -> Result<StageOptions, RoleError> {
+fn stage_options(
+    settings: &Settings,
+    stage: Stage,
+    handlers: &Handlers,
+    paused: &PausedStages,
+) -> Result<StageOptions, RoleError> {
     let of_stage = &settings.stages[stage];
     let mut at_once = of_stage.at_once;
     let handler = match (handlers.get(stage), &of_stage.handler) {
@@ -250,8 +279,9 @@ fn stage_options(settings: &Settings, stage: Stage, handlers: &Handlers) -> Resu
     Ok(StageOptions {
         stage,
         handler,
+        gates: vec![paused.gate(stage)],
         at_once,
-        prefetch: of_stage.prefetch,
+        prefetch: of_stage.prefetch(of_stage.batch_max(settings.batch.orders_max), at_once),
         retry: of_stage.retry,
         max_deliveries: settings.max_deliveries,
     })

@@ -4,6 +4,7 @@
 //! - [`reconciler`] publishes again what a queue has lost;
 //! - [`cancellations`] sees to it that what is to be cancelled ends;
 //! - [`dead_letters`] brings dead letters from their queue to where people can look at them;
+//! - [`crate::pauses`] says which stages are paused;
 //! - [`backlog`] says when more orders wait than the system should take on.
 //!
 //! Each runs in every process, so that none is missed when a process dies; where one at a time is enough they agree by
@@ -28,9 +29,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::batch::BatchLimits;
 use crate::cancel::Canceller;
-use crate::domain::OrderRecord;
+use crate::domain::{OrderRecord, Stage};
 use crate::intake::Backlog;
 use crate::metrics::Metrics;
+use crate::pauses::{PausedStages, Watch};
 use crate::ports::{Place, Ports};
 
 pub struct UpkeepOptions {
@@ -41,6 +43,10 @@ pub struct UpkeepOptions {
     pub reconcile_after: Duration,
     /// Messages in the first queue past which the backlog is full.
     pub backlog_max_messages: u64,
+    /// Kept as the store has them.
+    pub paused: PausedStages,
+    /// Stages that this process pauses because it starts.
+    pub start_paused: Vec<Stage>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -54,6 +60,9 @@ impl Upkeep {
     /// Starts all of it on the current runtime; `backlog` is watched for a process that takes orders.
     pub fn start(options: &UpkeepOptions, ports: &Ports, backlog: Option<Backlog>) -> Upkeep {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let watch =
+            Watch::new(options.paused.clone(), ports, options.metrics.clone(), &options.start_paused, &options.holder);
+        tasks.spawn(watch.run(stop.clone()));
         let lease = Lease::new(ports.leases.clone(), options.holder.clone());
         if let Some(journal) = ports.journal.clone() {
             let outbox = outbox::Outbox {

@@ -1,8 +1,8 @@
 //! The versioned JSON of messages, and of what the stores keep of an order.
 //!
-//! A message is `{"v":1,"orders":[…]}`, an order `{"id","passage","placed_at","total","steps":[…],"order":{…}}`. Times
-//! are milliseconds since the Unix epoch. An order that was tried again has `earlier` (`[{"passage","steps"}]`), one that
-//! was cancelled `cancelled` (`{"at","reason"}`). What the customer placed (`order`) comes last and passes through as the
+//! A message is `{"v":1,"orders":[…]}`, an order `{"id","passage","placed_at","total","steps":[…],"order":{…}}`, with
+//! `"trace"` before `steps` if it was placed in one. Times are milliseconds since the Unix epoch. An order that was tried
+//! again has `earlier` (`[{"passage","steps"}]`), one that was cancelled `cancelled` (`{"at","reason"}`). What the customer placed (`order`) comes last and passes through as the
 //! bytes it is: it is found again, not parsed.
 //!
 //! A release reads its own version and the one before. Fields it does not know are passed over, so that a field can
@@ -235,6 +235,8 @@ struct RecordJson<'a> {
     placed_at: i64,
     #[serde(borrow)]
     total: Cow<'a, str>,
+    #[serde(borrow, default)]
+    trace: Option<Cow<'a, str>>,
     #[serde(borrow)]
     steps: Vec<StepJson<'a>>,
     #[serde(borrow, default)]
@@ -254,6 +256,8 @@ impl RecordJson<'_> {
             placed_at: Timestamp::from_millis(self.placed_at),
             order: Order::from_parts(bytes.slice_ref(self.order.get().as_bytes()), self.total.into()),
             history: HistoryJson { steps: self.steps, earlier: self.earlier, cancelled: self.cancelled }.read()?,
+            // One that cannot be read is worth no order.
+            trace: self.trace.and_then(|trace| trace.parse().ok()),
         })
     }
 }
@@ -399,6 +403,10 @@ fn push_record(bytes: &mut Vec<u8>, record: &OrderRecord) {
     push_json(bytes, &record.placed_at.as_millis());
     bytes.extend_from_slice(b",\"total\":");
     push_json(bytes, record.order.total());
+    if let Some(trace) = &record.trace {
+        bytes.extend_from_slice(b",\"trace\":");
+        push_json(bytes, &trace.to_string());
+    }
     bytes.extend_from_slice(b",\"steps\":");
     push_history(bytes, &record.history);
     bytes.extend_from_slice(b",\"order\":");
@@ -579,6 +587,16 @@ mod tests {
         let newer = |bytes: &'static [u8]| decode_batch(&Bytes::from_static(bytes)).unwrap_err().is_newer;
         assert!(newer(b"{\"v\":2,\"orders\":[]}") && newer(b"{\"v\":2}"));
         assert!(!newer(b"{\"v\":0,\"orders\":[]}") && !newer(b"{}"));
+    }
+
+    #[test]
+    fn a_trace_is_added_to_an_order_and_one_that_is_none_is_passed_over() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let order = OrderRecord { trace: trace.parse().ok(), ..orders().remove(0) };
+        let text = String::from_utf8(encode_batch(std::slice::from_ref(&order))).unwrap();
+        assert!(text.contains(&format!(",\"trace\":\"{trace}\",\"steps\":")), "{text}");
+        assert_eq!(decode_batch(&Bytes::from(text.clone())).unwrap(), [order]);
+        assert_eq!(decode_batch(&Bytes::from(text.replace(trace, "00-oops"))).unwrap(), orders()[..1]);
     }
 
     #[test]

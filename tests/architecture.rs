@@ -15,6 +15,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("handlers", &["domain", "gate", "view"]),
     ("adapters", &["domain", "ports", "wire"]),
     ("metrics", &["domain"]),
+    ("portions", &["domain", "ports"]),
+    ("pauses", &["domain", "gate", "metrics", "ports"]),
     ("intake", &["batch", "domain", "metrics", "ports"]),
     ("lookup", &["domain", "ports"]),
     // It says which orders a letter carries.
@@ -23,10 +25,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("worker", &["batch", "domain", "gate", "handlers", "metrics", "ports", "wire"]),
     // It archives what nobody has in hand.
     ("cancel", &["domain", "lookup", "metrics", "ports", "worker"]),
-    ("upkeep", &["batch", "cancel", "domain", "intake", "metrics", "ports"]),
+    ("upkeep", &["batch", "cancel", "domain", "intake", "metrics", "pauses", "ports"]),
     // It publishes as the outbox does.
     ("try_again", &["batch", "domain", "lookup", "metrics", "ports", "upkeep"]),
-    ("readiness", &["metrics", "ports"]),
+    ("readiness", &["domain", "metrics", "pauses", "ports"]),
     (
         "api",
         &["cancel", "dead_letters", "domain", "intake", "lookup", "metrics", "ports", "readiness", "try_again", "view"],

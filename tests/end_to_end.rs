@@ -6,7 +6,7 @@ mod back_end;
 #[path = "support/system.rs"]
 mod system;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use back_end::BackEnd;
 use serde_json::Value;
@@ -14,6 +14,9 @@ use system::{System, all_ended, assert_completed, assert_same, http, place, plac
 
 /// The settings of a slow stage, so that there is a middle to be killed in.
 const SLOW: [&str; 4] = ["--set", "stages.processing.handler=simulated", "--set", "stages.processing.delay=300ms"];
+
+/// How long a test waits for something that must happen.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 async fn real_orders_come_back_completed_and_returns_are_refused(back_end: BackEnd) {
     let (api, _workers) = back_end.start_roles(&[]);
@@ -203,5 +206,74 @@ async fn embedded_a_stop_loses_nothing_and_a_start_goes_on() {
 async fn servers_a_stop_loses_nothing_and_a_start_goes_on() {
     if let Some(back_end) = BackEnd::servers() {
         a_stop_loses_nothing_and_a_start_goes_on(back_end).await;
+    }
+}
+
+/// Pauses `processing` or resumes it, and waits as long as workers may take to obey.
+async fn switch(url: &str, to: &str) {
+    let answer = http().post(format!("{url}/v1/stages/processing/{to}")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+/// Those of `ids` that entered `processing`.
+async fn entered(url: &str, ids: &[String]) -> usize {
+    let client = http();
+    let mut entered = 0;
+    for id in ids {
+        let shown: Value = client.get(format!("{url}/v1/orders/{id}")).send().await.unwrap().json().await.unwrap();
+        entered += usize::from(shown["steps"].as_array().unwrap().iter().any(|step| step["stage"] == "processing"));
+    }
+    entered
+}
+
+async fn a_paused_stage_piles_up_in_its_queue_over_restarts_and_completes_when_resumed(back_end: BackEnd) {
+    // Two workers at the stage, where the back end has any.
+    let start = || {
+        let (api, mut workers) = back_end.start_roles(&SLOW);
+        if !workers.is_empty() {
+            let args = [&["--stage", "processing"], &SLOW[..]].concat();
+            workers.push(System::start_silent(&back_end.role("worker", &args)));
+        }
+        (api, workers)
+    };
+    let (api, workers) = start();
+    let orders = &valid_orders()[..60];
+    // In the middle of the work: what is at work is finished, and the rest given back.
+    let mut ids = place_all(&api.url, &orders[..30]).await;
+    switch(&api.url, "pause").await;
+    ids.extend(place_all(&api.url, &orders[30..]).await);
+    let end = Instant::now() + DEADLINE;
+    while back_end.waiting("processing").await == 0 {
+        assert!(Instant::now() < end, "no order waits");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let before = entered(&api.url, &ids).await;
+    assert!(before <= 30, "{before} orders entered the stage, 30 of them were placed before it was paused");
+
+    api.kill();
+    workers.into_iter().for_each(System::kill);
+    let (api, _workers) = start();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(entered(&api.url, &ids).await, before, "an order entered a paused stage");
+    assert!(back_end.waiting("processing").await > 0);
+
+    switch(&api.url, "resume").await;
+    for shown in all_ended(&api.url, &ids).await {
+        assert_completed(&shown);
+    }
+    assert_eq!(back_end.archived().await, orders.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_a_paused_stage_piles_up_in_its_queue_over_restarts_and_completes_when_resumed() {
+    let back_end = BackEnd::embedded();
+    a_paused_stage_piles_up_in_its_queue_over_restarts_and_completes_when_resumed(back_end).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_a_paused_stage_piles_up_in_its_queue_over_restarts_and_completes_when_resumed() {
+    if let Some(back_end) = BackEnd::servers() {
+        a_paused_stage_piles_up_in_its_queue_over_restarts_and_completes_when_resumed(back_end).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Tries to break everything at once, and holds what comes out against what was promised.
 //!
-//! A cluster of three RabbitMQ nodes, Redis, Postgres with a standby, two apis, two workers for each stage; customers who
-//! place real orders at a steady pace and read them; and faults, one or two at a time, as a seed says. In the end
+//! A cluster of three RabbitMQ nodes, Redis, Postgres with a standby, two apis, two workers for each stage, a service behind
+//! one of the stages that lies and dies (`faults/liar.rs`); customers who place real orders at a steady pace and read them; and faults, one or two at a time, as a seed says. In the end
 //! everything is healed, and the checker (`faults/checker.rs`) compares the 202s, the answers to readers and the rows of
 //! the archive. It knows nothing of the program but its HTTP interface and its table.
 //!
@@ -27,6 +27,8 @@ mod customers;
 mod inject;
 #[path = "faults/kinds.rs"]
 mod kinds;
+#[path = "faults/liar.rs"]
+mod liar;
 #[path = "faults/log.rs"]
 mod log;
 #[path = "faults/network.rs"]
@@ -45,6 +47,8 @@ mod run;
 mod schedule;
 #[path = "faults/servers.rs"]
 mod servers;
+#[path = "handlers/service.rs"]
+mod service;
 #[path = "support/system.rs"]
 mod system;
 

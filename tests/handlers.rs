@@ -505,3 +505,106 @@ async fn a_program_of_its_own_can_bring_a_handler() {
     assert_eq!(twice.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&twice.stderr).contains("a handler of its own"), "{twice:?}");
 }
+
+async fn say(shop: &Shop, stage: &str, to: &str) {
+    let answer = http().post(format!("{}/v1/stages/{stage}/{to}", shop.system.url)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+/// Pauses `stage` or lets it work again, and waits until the process obeys.
+async fn switch(shop: &Shop, stage: &str, to: &str) {
+    let (client, url) = (http(), &shop.system.url);
+    say(shop, stage, to).await;
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let body: Value = client.get(format!("{url}/readyz")).send().await.unwrap().json().await.unwrap();
+        if body["paused"].as_array().unwrap().is_empty() == (to == "resume") {
+            return;
+        }
+        assert!(Instant::now() < end, "{body}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The orders of each message that waits for `stage`.
+fn messages(shop: &Shop, stage: &str) -> Vec<usize> {
+    let database = rusqlite::Connection::open(shop._data.path().join("ordering.db")).unwrap();
+    let mut select = database.prepare("SELECT orders FROM messages WHERE source = ?1").unwrap();
+    let rows = select.query_map([stage], |row| row.get::<_, i64>(0)).unwrap();
+    rows.map(|orders| usize::try_from(orders.unwrap()).unwrap()).collect()
+}
+
+/// Places many orders at a stage that is paused, and gives their ids when all of them wait there.
+async fn pile_up(shop: &Shop, stage: &str, references: &[String]) -> Vec<String> {
+    switch(shop, stage, "pause").await;
+    let orders: Vec<Value> = references.iter().map(|reference| order(reference)).collect();
+    let ids = place_all(&shop.system.url, &orders).await;
+    until("all wait", || messages(shop, stage).iter().sum::<usize>() == references.len()).await;
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_gets_messages_of_as_many_orders_as_it_wants() {
+    let service = Service::start(|_| Reply::status(200)).await;
+    let references: Vec<String> = (0..60).map(|n| n.to_string()).collect();
+    for (settings, most) in [(&[][..], 1), (&[".batch_max=4"], 4)] {
+        let shop = Shop::start("scheduling", &service.url, settings);
+        let ids = pile_up(&shop, "scheduling", &references).await;
+        let messages = messages(&shop, "scheduling");
+        assert!(messages.iter().all(|orders| *orders <= most), "{messages:?}");
+        switch(&shop, "scheduling", "resume").await;
+        assert!(all_ended(&shop.system.url, &ids).await.iter().all(|order| order["status"] == "completed"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_are_decided_go_on_before_the_last_of_their_message() {
+    let slow = Arc::new(AtomicBool::new(true));
+    let is_slow = slow.clone();
+    let service = Service::start(move |call| match call.reference() {
+        "slow" if is_slow.load(Ordering::Relaxed) => Reply::Hang(Vec::new()),
+        _ => Reply::status(200),
+    })
+    .await;
+    let shop = Shop::start("processing", &service.url, &[".batch_max=256", ".timeout=5s"]);
+    // Behind a stage that is resumed at once, many orders come together.
+    let references: Vec<String> =
+        (0..40).map(|n| if n == 20 { "slow".to_owned() } else { format!("quick {n}") }).collect();
+    let mut ids = pile_up(&shop, "scheduling", &references).await;
+    switch(&shop, "processing", "pause").await;
+    say(&shop, "scheduling", "resume").await;
+    until("all wait", || messages(&shop, "processing").iter().sum::<usize>() == references.len()).await;
+    assert!(messages(&shop, "processing").iter().any(|orders| *orders > 1), "no orders came together");
+    switch(&shop, "processing", "resume").await;
+    let slow_id = ids.remove(20);
+    let quick = all_ended(&shop.system.url, &ids).await;
+    let finished = quick.iter().map(|order| order["finished_at"].as_str().unwrap().to_owned()).max().unwrap();
+    slow.store(false, Ordering::Relaxed);
+    let slow = ended(&http(), &shop.system.url, &slow_id).await;
+    assert_eq!(slow["status"], "completed");
+    let retries = step(&slow, "processing")["retries"].as_array().unwrap();
+    assert!(finished.as_str() < retries[0]["at"].as_str().unwrap(), "{finished} is not before {retries:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_that_an_order_was_placed_in_is_passed_on_with_every_call() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let service = Service::start(|call| Reply::status(if call.attempt() == 1 { 503 } else { 200 })).await;
+    let shop = Shop::start("post-processing", &service.url, &[]);
+    let client = http();
+    let place = async |reference: &str, traces: &[&str]| {
+        let mut request = client.post(format!("{}/v1/orders", shop.system.url)).json(&order(reference));
+        for trace in traces {
+            request = request.header("traceparent", *trace);
+        }
+        let accepted: Value = request.send().await.unwrap().json().await.unwrap();
+        let ended = ended(&client, &shop.system.url, accepted["id"].as_str().unwrap()).await;
+        assert_eq!(ended["status"], "completed");
+        let calls = service.calls_for(reference);
+        calls.iter().map(|call| call.headers.get("traceparent").cloned()).collect::<Vec<_>>()
+    };
+    assert_eq!(place("traced", &[TRACE]).await, [Some(TRACE.to_owned()), Some(TRACE.to_owned())]);
+    assert_eq!(place("untraced", &[]).await, [None, None]);
+    assert_eq!(place("no trace", &["00-what-01"]).await, [None, None]);
+    assert_eq!(place("two traces", &[TRACE, TRACE]).await, [None, None]);
+}

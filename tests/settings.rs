@@ -80,7 +80,7 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
     assert_eq!(settings.listen.to_string(), "localhost:3");
     assert_eq!(settings.namespace, "environment");
     assert_eq!(settings.redis.timeout, Duration::from_secs(1));
-    assert_eq!(settings.stages[Stage::PreProcessing].prefetch, 3);
+    assert_eq!(settings.stages[Stage::PreProcessing].prefetch(256, 7), 3);
     assert_eq!(settings.stages[Stage::PreProcessing].at_once, 7);
     assert_eq!(settings.stages[Stage::PostProcessing].retry.attempts_max, 9);
     for (key, origin, value) in [
@@ -231,7 +231,7 @@ fn a_wrong_value_is_not_told_a_second_time_as_a_contradiction() {
 #[test]
 fn values_out_of_range_are_told_with_the_range() {
     for (file, problem) in [
-        ("stages.scheduling.prefetch = 0", "`0` is no whole number from 1 to 10000"),
+        ("stages.scheduling.prefetch = 10001", "`10001` is no whole number from 0 to 10000"),
         ("batch.bytes_max = 1023", "`1023` is not from 1KiB to 8MiB"),
         ("api.body_max = '17MiB'", "`17MiB` is not from 1KiB to 8MiB"),
         ("stages.scheduling.failure_rate = 1.5", "`1.5` is no number from 0 to 1"),

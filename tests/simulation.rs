@@ -20,12 +20,15 @@ use ordering::batch::BatchLimits;
 use ordering::cancel::{Cancelled, Canceller, NotCancelled};
 use ordering::domain::{
     Decision, Order, OrderId, OrderRecord, Outcome, RecordedOutcome, RetryPolicy, Stage, Status, Step, Timestamp,
+    decide,
 };
 use ordering::gate::Gate;
 use ordering::handlers::{Call, Handler};
 use ordering::intake::{Backlog, Intake, IntakeOptions, Journaling, NotAccepted};
 use ordering::lookup::Lookup;
-use ordering::ports::{Clock, InFlight, Place, Queues, Source};
+use ordering::pauses::PausedStages;
+use ordering::portions::Portioned;
+use ordering::ports::{Clock, InFlight, Pause, Pauses, Place, Ports, Queues, Source};
 use ordering::try_again::{NotTried, TryAgain};
 use ordering::upkeep::{Upkeep, UpkeepOptions};
 use ordering::worker::{StageOptions, Worker, WorkerOptions};
@@ -125,31 +128,42 @@ struct WorkerProcess {
     _upkeep: Upkeep,
 }
 
-fn start_upkeep(process: &Process, backlog: Option<Backlog>) -> Upkeep {
+/// Those of the process; some stages want smaller messages than others.
+fn ports(process: &Process) -> Ports {
+    let ports = process.ports();
+    let queues = Portioned::new(ports.queues, |stage| [8, 1, 8, 2][stage.index()]);
+    Ports { queues: Arc::new(queues), ..ports }
+}
+
+fn start_upkeep(process: &Process, paused: PausedStages, start_paused: Vec<Stage>, backlog: Option<Backlog>) -> Upkeep {
     let options = UpkeepOptions {
         holder: process.name().into(),
         batch: limits(),
         reconcile_after: RECONCILE_AFTER,
         backlog_max_messages: 1_000,
+        paused,
+        start_paused,
         metrics: Arc::default(),
     };
-    Upkeep::start(&options, &process.ports(), backlog)
+    Upkeep::start(&options, &ports(process), backlog)
 }
 
-fn start_worker(world: &Arc<World>, number: usize) -> WorkerProcess {
+fn start_worker(world: &Arc<World>, number: usize, start_paused: Vec<Stage>) -> WorkerProcess {
     let process = Process::start(world);
     let gates = Stage::ALL.map(|_| watch::Sender::new(Gate::Open));
+    let paused = PausedStages::default();
     let stages = Stage::ALL.map(|stage| StageOptions {
         stage,
         handler: Arc::new(Work { world: world.clone(), gate: gates[stage.index()].subscribe() }),
+        gates: vec![paused.gate(stage)],
         at_once: 16,
         prefetch: 4,
         retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(15) },
         max_deliveries: 1_000,
     });
     let options = WorkerOptions { name: format!("worker-{number}").into(), batch: limits(), metrics: Arc::default() };
-    let worker = Worker::start(&options, &process.ports(), stages.into());
-    let upkeep = start_upkeep(&process, None);
+    let worker = Worker::start(&options, &ports(&process), stages.into());
+    let upkeep = start_upkeep(&process, paused, start_paused, None);
     WorkerProcess { process, gates, _worker: worker, _upkeep: upkeep }
 }
 
@@ -165,8 +179,8 @@ struct Api {
 fn start_api(world: &Arc<World>, kind: Kind) -> Api {
     let process = Process::start(world);
     let options = IntakeOptions { batch: limits(), waiting_max: 64, journaling: kind.journaling() };
-    let (ports, backlog) = (process.ports(), Backlog::default());
-    let upkeep = start_upkeep(&process, Some(backlog.clone()));
+    let (ports, backlog) = (ports(&process), Backlog::default());
+    let upkeep = start_upkeep(&process, PausedStages::default(), Vec::new(), Some(backlog.clone()));
     Api {
         intake: Intake::start(options, &ports, backlog, Arc::default()),
         lookup: Lookup::new(&ports),
@@ -351,21 +365,22 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, kind: Kind) ->
     world.set_faults(Part::Queues, faults);
     world.set_faults(Part::Archive, if has_journal { only_slow } else { faults });
     world.set_faults(Part::InFlight, if kind.has_fence() { only_slow } else { faults });
-    let mut workers: Vec<_> = (0..WORKERS).map(|number| start_worker(world, number)).collect();
-    let mut dead = Vec::new();
+    let mut workers: Vec<_> = (0..WORKERS).map(|number| start_worker(world, number, Vec::new())).collect();
+    let (mut dead, operator) = (Vec::new(), Process::start(world));
     let end = Instant::now() + TROUBLE;
     while Instant::now() < end {
         let wait = world.random(|rng| rng.random_range(100..4_000));
         tokio::time::sleep(Duration::from_millis(wait)).await;
         let (what, which, secs) = world.random(|rng| {
-            (rng.random_range(0..12), rng.random_range(0..WORKERS), rng.random_range(1..DOWN_MAX.as_secs()))
+            (rng.random_range(0..15), rng.random_range(0..WORKERS), rng.random_range(1..DOWN_MAX.as_secs()))
         });
         let during = Duration::from_secs(secs);
         match what {
             // A worker dies, and another takes its place.
             0 | 1 => {
                 workers[which].process.freeze();
-                let new = start_worker(world, which);
+                let start_paused = if secs == 1 { vec![Stage::Processing] } else { Vec::new() };
+                let new = start_worker(world, which, start_paused);
                 dead.push(std::mem::replace(&mut workers[which], new));
             }
             // A worker freezes, and wakes when its orders have long gone to others.
@@ -399,6 +414,16 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, kind: Kind) ->
                     of_stage.send_replace(gate);
                 }
             }
+            // Somebody pauses a stage, or finds that it may work again. The database may be away, and the reply be lost.
+            12..=14 => {
+                let (operator, stage, since) = (operator.clone(), Stage::ALL[secs as usize % 4], world.now());
+                tokio::spawn(async move {
+                    let _ = match what {
+                        12 | 13 => operator.pause(stage, &Pause { since, reason: None }, None).await,
+                        _ => operator.resume(stage).await,
+                    };
+                });
+            }
             _ if !kind.has_fence() && which == 0 => world.wipe_in_flight(),
             _ if !kind.has_fence() => world.take_down(Part::InFlight, during),
             _ => {}
@@ -410,8 +435,19 @@ async fn trouble(world: &Arc<World>, apis: &Arc<Mutex<Vec<Api>>>, kind: Kind) ->
     for of_stage in workers.iter().flat_map(|worker| &worker.gates) {
         of_stage.send_replace(Gate::Open);
     }
+    // Everybody may work, and a process that froze when it was about to pause a stage is told so when it has woken.
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            for stage in Stage::ALL {
+                while operator.resume(stage).await.is_err() {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+            tokio::time::sleep(2 * DOWN_MAX).await;
+        }
+    });
     // Frozen ones are still to wake; the dead stay dead, but are not dropped: a dead process runs no destructor.
-    workers.push(start_worker(world, WORKERS));
+    workers.push(start_worker(world, WORKERS, Vec::new()));
     workers.extend(dead);
     workers
 }
@@ -507,13 +543,46 @@ fn check(world: &Arc<World>, promises: &Promises, kind: Kind) {
 }
 
 /// One at a time, and each for long.
-struct Slow;
+struct Slow(Duration);
 
 #[async_trait]
 impl Handler for Slow {
     async fn handle(&self, _call: &Call<'_>) -> Outcome {
-        tokio::time::sleep(Duration::from_secs(50)).await;
+        tokio::time::sleep(self.0).await;
         Outcome::done()
+    }
+}
+
+/// The worker has its hands full for long: what it was delivered meanwhile goes back before it is held for five minutes.
+#[tokio::test(start_paused = true)]
+async fn deliveries_that_wait_too_long_behind_others_go_back_to_the_queue() {
+    let world = World::new(1);
+    let process = Process::start(&world);
+    let orders: Vec<OrderRecord> =
+        (0..250).map(|n| OrderRecord::new(OrderId::new(world.now(), [n; 10]), world.now(), order_of("c"))).collect();
+    for batch in orders.chunks(4) {
+        process.publish(Place::Stage(Stage::FIRST), batch).await.unwrap();
+        process.put(batch).await.unwrap();
+    }
+    let options = WorkerOptions {
+        name: "worker".into(),
+        batch: BatchLimits { orders_max: 1, ..limits() },
+        metrics: Arc::default(),
+    };
+    let stage = StageOptions {
+        stage: Stage::FIRST,
+        handler: Arc::new(Slow(Duration::from_secs(10))),
+        gates: Vec::new(),
+        at_once: 1,
+        prefetch: 64,
+        retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(60) },
+        max_deliveries: 1,
+    };
+    let _worker = Worker::start(&options, &process.ports(), vec![stage]);
+    for _ in 0..1_200 {
+        let held = world.longest_held();
+        assert!(held <= Duration::from_secs(300), "a delivery was held for {held:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -530,7 +599,8 @@ async fn orders_that_wait_too_long_for_their_turn_go_back_to_the_queue() {
     let options = WorkerOptions { name: "worker".into(), batch: limits(), metrics: Arc::default() };
     let stages = Stage::ALL.map(|stage| StageOptions {
         stage,
-        handler: Arc::new(Slow),
+        handler: Arc::new(Slow(Duration::from_secs(50))),
+        gates: Vec::new(),
         at_once: 1,
         prefetch: 4,
         retry: RetryPolicy { attempts_max: 4, base: Duration::from_secs(1), cap: Duration::from_secs(60) },
@@ -551,6 +621,35 @@ async fn orders_that_wait_too_long_for_their_turn_go_back_to_the_queue() {
         assert_eq!(order.history.status(), Status::Completed);
         assert!(order.history.steps().iter().all(|step| step.attempts == 1));
     }
+}
+
+/// Its record is behind: what a worker recorded was lost, and the message waits in the queue of a later stage.
+#[tokio::test(start_paused = true)]
+async fn an_order_that_waits_at_a_paused_stage_is_not_published_again() {
+    let world = World::new(1);
+    let process = Process::start(&world);
+    let record = OrderRecord::new(OrderId::new(world.now(), [1; 10]), world.now(), order_of("c"));
+    process.put(std::slice::from_ref(&record)).await.unwrap();
+    let policy = RetryPolicy { attempts_max: 4, base: Duration::ZERO, cap: Duration::ZERO };
+    let mut order = record.clone();
+    for stage in [Stage::Scheduling, Stage::PreProcessing] {
+        let outcome = RecordedOutcome {
+            entered_at: world.now(),
+            finished_at: world.now(),
+            worker: "worker".into(),
+            report: Outcome::done().report(),
+            decision: decide(stage, Outcome::done(), order.history.next_attempts(stage), &policy, 0.0),
+        };
+        order.history.record(stage, &outcome);
+    }
+    process.publish(Place::Stage(Stage::Processing), &[order]).await.unwrap();
+    process.pause(Stage::Processing, &Pause { since: world.now(), reason: None }, None).await.unwrap();
+    let worker = start_worker(&world, 0, Vec::new());
+    tokio::time::sleep(10 * RECONCILE_AFTER).await;
+    assert_eq!(world.messages(), 1, "it was published again");
+    worker.process.resume(Stage::Processing).await.unwrap();
+    tokio::time::sleep(RECONCILE_AFTER).await;
+    assert_eq!((world.messages(), world.archived().len()), (0, 1));
 }
 
 fn simulate(seed: u64, kind: Kind) -> std::thread::Result<String> {

@@ -29,9 +29,13 @@ pub async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
         json!({"name": part.name, "status": status, "reason": part.down, "warning": part.warning})
     };
     let parts: Vec<_> = report.parts.into_iter().map(part).collect();
+    let paused: Vec<_> = report.paused.iter().map(|stage| stage.as_snake()).collect();
     let is_ready = report.condition.takes_work();
     let mut response = if is_ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    response
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(json!({"status": report.condition.as_str(), "parts": parts, "outbox": report.outbox_orders}))
+    response.insert_header((header::CACHE_CONTROL, "no-store")).json(json!({
+        "status": report.condition.as_str(),
+        "parts": parts,
+        "outbox": report.outbox_orders,
+        "paused": paused,
+    }))
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::orders::{Orders, check_content_type, read_up_to};
+use super::orders::{Orders, check_content_type, read};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use crate::cancel::{Cancelled, Canceller, NotCancelled};
@@ -158,12 +158,12 @@ async fn read_request<T: DeserializeOwned>(
     orders: &Orders,
 ) -> Result<Option<T>, Problem> {
     Parameters::of(request, &[])?;
-    let bytes = read_up_to(body, BODY_BYTES_MAX, orders.body_timeout).await?;
+    let bytes = read(body, BODY_BYTES_MAX, orders.body_timeout).await?;
     if bytes.is_empty() {
         return Ok(None);
     }
     check_content_type(request)?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| Problem::unreadable_request(&error))
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| Problem::wrong_request(&error))
 }
 
 fn check_reason(reason: &str) -> Result<Option<String>, Problem> {

@@ -1,6 +1,7 @@
 //! The HTTP interface. doc/http-api.md describes it for its users.
 //!
-//! It knows how to take an order in, how to find one and what can be done with dead letters; where orders are kept it does not know.
+//! It knows how to take an order in, how to find one, what can be done with dead letters and which stages
+//! are paused; where orders are kept it does not know.
 //!
 //! # Stopping
 //! A stopping server accepts no more connections, answers the requests it has, and asks clients to close theirs.
@@ -12,6 +13,7 @@ mod life;
 mod orders;
 mod parameters;
 pub mod problem;
+mod stages;
 mod view;
 
 use std::net::{SocketAddr, TcpListener};
@@ -26,6 +28,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, guard
 pub use life::Life;
 pub use orders::Orders;
 use problem::Problem;
+pub use stages::Stages;
 
 use crate::dead_letters::DeadLetterOffice;
 use crate::readiness::Readiness;
@@ -46,6 +49,7 @@ pub struct Services {
     pub orders: Orders,
     pub life: Life,
     pub dead_letters: DeadLetterOffice,
+    pub stages: Stages,
 }
 
 /// How long an idle connection is kept.
@@ -117,6 +121,7 @@ fn server(
         orders: web::Data::new(services.orders),
         life: web::Data::new(services.life),
         dead_letters: web::Data::new(services.dead_letters),
+        stages: web::Data::new(services.stages),
     });
     let readiness = web::Data::new(readiness);
     let threads = options.threads.max(1);
@@ -154,12 +159,14 @@ struct SharedServices {
     orders: web::Data<Orders>,
     life: web::Data<Life>,
     dead_letters: web::Data<DeadLetterOffice>,
+    stages: web::Data<Stages>,
 }
 
 fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
-    if let Some(SharedServices { orders, life, dead_letters }) = services {
+    if let Some(SharedServices { orders, life, dead_letters, stages }) = services {
         order_routes(app.app_data(orders).app_data(life));
         dead_letter_routes(app.app_data(dead_letters));
+        stage_routes(app.app_data(stages));
     }
     app.service(web::resource("/healthz").route(get_or_head().to(health::healthz)).default_service(only("GET, HEAD")))
         .service(web::resource("/metrics").route(get_or_head().to(health::metrics)).default_service(only("GET, HEAD")))
@@ -207,6 +214,20 @@ fn dead_letter_routes(app: &mut web::ServiceConfig) {
             .route(web::post().to(dead_letters::replay))
             .default_service(only("POST")),
     );
+}
+
+fn stage_routes(app: &mut web::ServiceConfig) {
+    app.service(web::resource("/v1/stages").route(get_or_head().to(stages::list)).default_service(only("GET, HEAD")))
+        .service(
+            web::resource("/v1/stages/{stage}/pause")
+                .route(web::post().to(stages::pause))
+                .default_service(only("POST")),
+        )
+        .service(
+            web::resource("/v1/stages/{stage}/resume")
+                .route(web::post().to(stages::resume))
+                .default_service(only("POST")),
+        );
 }
 
 fn get_or_head() -> actix_web::Route {

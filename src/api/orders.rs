@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use super::idempotency;
 use super::problem::Problem;
 use super::view;
-use crate::domain::{Order, OrderId};
+use crate::domain::{Order, OrderId, TraceParent};
 use crate::intake::Intake;
 use crate::lookup::Lookup;
 use crate::ports::{Clock, SystemClock};
@@ -29,11 +29,21 @@ pub async fn place(
     orders: web::Data<Orders>,
 ) -> Result<HttpResponse, Problem> {
     check_content_type(&request)?;
-    let body = read_up_to(body, orders.body_bytes_max, orders.body_timeout).await?;
+    let body = read(body, orders.body_bytes_max, orders.body_timeout).await?;
     let order = Order::from_json(&body)?;
     order.check_not_before(SystemClock.now())?;
     let key = idempotency::key(request.headers())?;
-    Ok(accepted(orders.intake.accept(order, key.as_deref()).await?))
+    let trace = trace_of(request.headers());
+    Ok(accepted(orders.intake.accept_traced(order, key.as_deref(), trace).await?))
+}
+
+/// A header that is none, or is there twice, says nothing.
+fn trace_of(headers: &header::HeaderMap) -> Option<TraceParent> {
+    let mut given = headers.get_all("traceparent");
+    match (given.next(), given.next()) {
+        (Some(one), None) => one.to_str().ok()?.parse().ok(),
+        (Some(_) | None, _) => None,
+    }
 }
 
 fn accepted(id: OrderId) -> HttpResponse {
@@ -68,12 +78,9 @@ pub(super) fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
     }
 }
 
-pub(super) async fn read_up_to(
-    body: web::Payload,
-    bytes_max: usize,
-    patience: Duration,
-) -> Result<web::Bytes, Problem> {
-    match tokio::time::timeout(patience, body.to_bytes_limited(bytes_max)).await {
+/// A body of at most `bytes_max` that arrives within `timeout`.
+pub(super) async fn read(body: web::Payload, bytes_max: usize, timeout: Duration) -> Result<web::Bytes, Problem> {
+    match tokio::time::timeout(timeout, body.to_bytes_limited(bytes_max)).await {
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(Ok(Err(error))) => match error.as_error::<actix_web::error::PayloadError>() {
             Some(error) => Err(Problem::unreadable_body(error, bytes_max)),

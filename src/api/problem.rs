@@ -78,8 +78,8 @@ impl Problem {
     }
 
     pub fn too_large(bytes_max: usize) -> Self {
-        let detail = format!("an order may have at most {bytes_max} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Order too large", detail)
+        let detail = format!("the body may have at most {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large", detail)
             .with("bytes_max", json!(bytes_max))
     }
 
@@ -132,25 +132,6 @@ impl Problem {
     pub fn no_such_dead_letter(id: impl fmt::Display) -> Self {
         let detail = format!("there is no dead letter {id}: it was replayed or dropped, or it never was");
         Self::new(StatusCode::NOT_FOUND, "no-such-dead-letter", "No such dead letter", detail)
-    }
-
-    /// The body of a request that is no order is JSON of another kind.
-    pub fn unreadable_request(error: &serde_json::Error) -> Self {
-        let (line, column) = (error.line().max(1), error.column().max(1));
-        let text = error.to_string();
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        let what = text.strip_suffix(&place).unwrap_or(&text);
-        if error.is_data() {
-            return Self::invalid_request("", what);
-        }
-        Refusal::Malformed { line, column, detail: what.to_owned() }.into()
-    }
-
-    /// `what` says what is wrong with the value at `pointer`.
-    pub fn invalid_request(pointer: &str, what: &str) -> Self {
-        let detail = "the request has a problem";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "Invalid request", detail)
-            .with("errors", json!([{"pointer": pointer, "detail": what}]))
     }
 
     pub fn has_ended(status: Status) -> Self {
@@ -223,6 +204,48 @@ impl Problem {
         let problem = Self::not_replayed(failure);
         let detail = format!("{done} are {what}, then it stopped at one: {}", problem.detail);
         Problem { detail, ..problem }.with(what, json!(done))
+    }
+
+    pub fn no_such_stage(name: &str) -> Self {
+        let name: String = name.chars().take(100).collect();
+        let names = Stage::ALL.map(Stage::as_kebab).join(", ");
+        let detail = format!("there is no stage `{name}`; there are {names}");
+        Self::new(StatusCode::NOT_FOUND, "no-such-stage", "No such stage", detail)
+    }
+
+    /// A body that is JSON, and not what the path takes.
+    pub fn invalid_request(pointer: &str, detail: &str) -> Self {
+        let errors = json!([{"pointer": pointer, "detail": detail}]);
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "Invalid request", "the body has a problem")
+            .with("errors", errors)
+    }
+
+    /// A body that could not be read into what the path takes.
+    pub fn wrong_request(error: &serde_json::Error) -> Self {
+        match error.classify() {
+            serde_json::error::Category::Data => Self::invalid_request("", &error.to_string()),
+            serde_json::error::Category::Io
+            | serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof => {
+                let detail = format!("the body is not JSON: {error}");
+                Self::new(StatusCode::BAD_REQUEST, "malformed-json", "Malformed JSON", detail)
+                    .with("line", json!(error.line()))
+                    .with("column", json!(error.column()))
+            }
+        }
+    }
+
+    /// The store that has the paused stages does not answer.
+    pub fn no_stages(unavailable: &Unavailable) -> Self {
+        Self::out_of_reach(format!("which stages are paused cannot be told ({} is out of reach)", unavailable.part))
+    }
+
+    /// The store did not confirm that `stage` is `what`: `paused` or `resumed`.
+    pub fn perhaps_switched(stage: Stage, what: &str, unavailable: &Unavailable) -> Self {
+        let part = unavailable.part;
+        Self::out_of_reach(format!(
+            "{stage} is perhaps {what}: {part} did not confirm it. Sending it again does no harm"
+        ))
     }
 
     fn body(&self) -> String {

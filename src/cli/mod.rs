@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::client::dead::DeadArgs;
 use crate::client::get::GetArgs;
 use crate::client::life::{CancelArgs, RetryArgs};
+use crate::client::stages::{PauseArgs, ResumeArgs, StagesArgs};
 use crate::client::submit::SubmitArgs;
 use crate::domain::Stage;
 use check_config::CheckConfigArgs;
@@ -138,6 +139,26 @@ Examples:
   ordering dead drop --all --queue processing
 Exit code 1 if something was not done. `ordering dead COMMAND --help` says more about each.")]
     Dead(DeadArgs),
+
+    /// Show the stages, and which of them are paused
+    #[command(after_help = "\
+Examples:
+  ordering stages
+  ordering stages --json | jq -r '.stages[] | select(.paused).stage'")]
+    Stages(StagesArgs),
+
+    /// Hold a stage up: its orders wait in its queue until it is resumed
+    #[command(after_help = "\
+Examples:
+  ordering pause processing --reason 'the payment service moves'
+Every worker obeys within 2 seconds; an order that a handler works on is finished. The pause outlives restarts.")]
+    Pause(PauseArgs),
+
+    /// Let a paused stage work again
+    #[command(after_help = "\
+Examples:
+  ordering resume processing")]
+    Resume(ResumeArgs),
 
     /// Print the completions for a shell
     #[command(after_help = "\

@@ -194,32 +194,35 @@ impl Server {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<(T, Bytes), Trouble> {
-        let mut url = self.url(&format!("dead-letters{path}"));
+        self.ask(method, &format!("dead-letters{path}"), query, None).await
+    }
+
+    /// A request for `path` below `/v1`, with a body of JSON if there is one. Gives what was read in the answer, and its
+    /// body.
+    ///
+    /// # Errors
+    /// [`Trouble`]; a problem that the server has with the request does not pass.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&serde_json::Value>,
+    ) -> Result<(T, Bytes), Trouble> {
+        let mut url = self.url(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let (status, answer) = self.exchange(self.client.request(method, url)).await?;
+        let mut request = self.client.request(method, url);
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
+        }
+        let (status, answer) = self.exchange(request).await?;
         match answer.problem() {
             None if status.is_success() => match serde_json::from_slice(&answer.body) {
                 Ok(said) => Ok((said, answer.body)),
                 Err(_) => Err(self.not_understood(status)),
             },
-            Some(problem) => Err(self.answered(status, &problem)),
-            None => Err(self.not_understood(status)),
-        }
-    }
-
-    /// Asks for something to be done; `path` is below `/v1`. Asking again does no harm. Gives what was read in the answer.
-    ///
-    /// # Errors
-    /// [`Trouble`].
-    pub async fn ask<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> Result<T, Trouble> {
-        let request = self.client.post(self.url(path)).header(CONTENT_TYPE, "application/json").body(body.to_string());
-        let (status, answer) = self.exchange(request).await?;
-        match answer.problem() {
-            None if status.is_success() => {
-                serde_json::from_slice(&answer.body).map_err(|_| self.not_understood(status))
-            }
             Some(problem) => Err(self.answered(status, &problem)),
             None => Err(self.not_understood(status)),
         }

@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write, stderr, stdin};
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -161,8 +162,8 @@ async fn each(
 ) -> Result<(), Failure> {
     let mut is_fine = true;
     for id in ids {
-        match server.ask::<Done>(&format!("orders/{id}/{deed}"), body).await {
-            Ok(done) => print(&format!("{}\n", said(*id, &done))),
+        match server.ask::<Done>(Method::POST, &format!("orders/{id}/{deed}"), &[], Some(body)).await {
+            Ok((done, _)) => print(&format!("{}\n", said(*id, &done))),
             // The others would not get further.
             Err(trouble) if trouble.is_passing => {
                 return Err(Failure::Failed(format!("{id}: {}", with_advice(&trouble))));
@@ -191,8 +192,8 @@ async fn retry_many(server: &Server, args: &RetryArgs) -> Result<(), Failure> {
         })
     };
     let ask = async |dry_run| {
-        let done = server.ask::<DoneMany>("orders/retry", &body(dry_run)).await;
-        done.map_err(|trouble| Failure::Failed(with_advice(&trouble)))
+        let done = server.ask::<DoneMany>(Method::POST, "orders/retry", &[], Some(&body(dry_run))).await;
+        done.map(|(done, _)| done).map_err(|trouble| Failure::Failed(with_advice(&trouble)))
     };
     let not_reached = |done: &DoneMany| match done.not_reached {
         0 => String::new(),

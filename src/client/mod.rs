@@ -13,6 +13,7 @@ mod output;
 mod report;
 mod send;
 mod sending;
+pub mod stages;
 pub mod submit;
 mod view;
 mod wait;

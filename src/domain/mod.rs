@@ -12,6 +12,7 @@ pub mod report;
 pub mod retry;
 pub mod stage;
 pub mod timestamp;
+pub mod trace;
 pub mod validation;
 
 pub use decision::{Attempts, Decision, End, Outcome, decide};
@@ -24,3 +25,4 @@ pub use report::{Json, Report};
 pub use retry::{Delay, RetryPolicy};
 pub use stage::Stage;
 pub use timestamp::Timestamp;
+pub use trace::TraceParent;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::history::History;
 use super::stage::Stage;
 use super::timestamp::Timestamp;
+use super::trace::TraceParent;
 use super::validation;
 
 /// The id of an order: a UUID made by the server (version 7), or derived from an Idempotency-Key (version 8).
@@ -220,6 +221,8 @@ pub struct OrderRecord {
     pub placed_at: Timestamp,
     pub order: Order,
     pub history: History,
+    /// The trace it was placed in. It goes with the messages, and may get lost.
+    pub trace: Option<TraceParent>,
 }
 
 impl OrderRecord {
@@ -227,17 +230,19 @@ impl OrderRecord {
     const STEP_SIZE_BYTES: usize = 160;
     /// What an order takes in a message beside its content and steps, about, in bytes.
     const ENVELOPE_SIZE_BYTES: usize = 128;
+    const TRACE_SIZE_BYTES: usize = 66;
 
     /// An order that was just accepted.
     pub fn new(id: OrderId, placed_at: Timestamp, order: Order) -> Self {
-        OrderRecord { id, passage: 1, placed_at, order, history: History::default() }
+        OrderRecord { id, passage: 1, placed_at, order, history: History::default(), trace: None }
     }
 
     /// About how much of a message it takes, in bytes.
     pub fn size_bytes(&self) -> usize {
         let steps: usize = self.history.all_steps().map(|step| Self::STEP_SIZE_BYTES + step.words_bytes()).sum();
         let cancellation = self.history.cancellation().and_then(|cancellation| cancellation.reason.as_deref());
-        self.order.json().len() + steps + cancellation.map_or(0, str::len) + Self::ENVELOPE_SIZE_BYTES
+        let trace = self.trace.map_or(0, |_| Self::TRACE_SIZE_BYTES);
+        self.order.json().len() + steps + trace + cancellation.map_or(0, str::len) + Self::ENVELOPE_SIZE_BYTES
     }
 
     /// The order in its next passage, which goes on at `stage`; `None` unless it has failed, at `stage` or behind it.

@@ -9,17 +9,19 @@ use super::signature::{self, Secret};
 use crate::view::{push, push_placed, push_steps};
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// The headers that are ours to set; and those of the connection, which are nobody's.
-pub const RESERVED_HEADERS: [&str; 9] = [
+pub const RESERVED_HEADERS: [&str; 10] = [
     "connection",
     "content-length",
     "content-type",
     "host",
     "idempotency-key",
+    "traceparent",
     "transfer-encoding",
     "webhook-id",
     "webhook-signature",
@@ -60,6 +62,9 @@ pub fn headers(call: &Call<'_>, body: &[u8], more: &HeaderMap, secrets: &[Secret
         headers.insert(WEBHOOK_SIGNATURE, signature);
     }
     headers.insert(WEBHOOK_ID, visible(&key));
+    if let Some(trace) = &call.order.trace {
+        headers.insert(TRACEPARENT, visible(&trace.to_string()));
+    }
     headers
 }
 
@@ -93,6 +98,7 @@ mod tests {
             "order": {
                 "id": "00000000-0000-0000-0000-000000000005", "customer_id": "c", "reference": null, "currency": "EUR",
                 "items": [{"sku": "s", "description": null, "quantity": 3, "unit_price": "0.10"}], "metadata": null,
+                "not_before": null,
                 "total": "0.30", "placed_at": "2025-11-24T16:00:00.000Z",
             },
             "stage": "pre_processing", "attempt": 2,

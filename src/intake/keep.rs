@@ -243,13 +243,13 @@ impl Keeper {
             true => Ok(()),
             false => self.ports.in_flight.put(&orders).await,
         };
-        let journaled = match &recorded {
-            Ok(()) if self.journaling == Journaling::All => batch.select(State::is_open).1,
-            Ok(()) => Cow::Borrowed(&[][..]),
-            Err(unavailable) => {
-                tracing::debug!(%unavailable, orders = orders.len(), "accepted without in-flight records");
-                orders
-            }
+        if let Err(unavailable) = &recorded {
+            tracing::debug!(%unavailable, orders = orders.len(), "accepted without in-flight records");
+        }
+        let journaled = match (self.journaling, &recorded) {
+            (Journaling::All, _) => batch.select(State::is_open).1,
+            (Journaling::Needed, Ok(())) => Cow::Borrowed(&[][..]),
+            (Journaling::Needed, Err(_)) => orders,
         };
         if let Some(journal) = &self.ports.journal
             && !journaled.is_empty()

@@ -195,7 +195,7 @@ pub enum Recorded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cancelling {
     /// Nobody is at work on it, and nobody begins any more: this is how it ended, once the archive has it.
-    Waits(OrderRecord),
+    Waits(Box<OrderRecord>),
     /// An attempt was begun: whoever ends it ends the order. Or its end is recorded, and counts.
     AtWork,
     /// It has ended, or is in a later passage.

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::http::{SecretHeader, read_headers, read_secrets};
 use super::units::{format_duration, format_size, parse_duration, parse_size};
 use super::urls::{Address, SecretUrl, check_amqp, check_http, check_postgres, check_redis};
+use crate::domain::Stage;
 use crate::handlers::signature::Secret;
 
 /// The kind of value a setting takes; ranges include both ends.
@@ -34,6 +35,8 @@ pub enum Kind {
         optional: bool,
     },
     Namespace,
+    /// All stages, none, or those named.
+    Stages,
     /// Up to 128 characters, or not set.
     Text,
     Path,
@@ -60,6 +63,7 @@ pub enum Value {
     SizeBytes(u64),
     Address(Address),
     Text(String),
+    Stages(Vec<Stage>),
     Urls(Vec<SecretUrl>),
     Headers(Vec<SecretHeader>),
     Secrets(Vec<Secret>),
@@ -122,6 +126,7 @@ impl Kind {
                     "`{text}` is no namespace: 1 to {NAMESPACE_CHARS_MAX} of a-z, 0-9, `_` and `-`, a letter first"
                 )),
             },
+            Kind::Stages => read_stages(text).map(Value::Stages),
             Kind::Text if text.is_empty() => Ok(Value::Unset),
             Kind::Text => match text.chars().count() {
                 _ if text.contains(char::is_control) => Err("has control characters".to_owned()),
@@ -148,7 +153,7 @@ impl Kind {
     pub fn read_toml(&self, value: &toml_edit::Value) -> Result<Value, String> {
         use toml_edit::Value as Toml;
         let text = match (self, value) {
-            (Kind::Boolean, Toml::Boolean(boolean)) => boolean.value().to_string(),
+            (Kind::Boolean | Kind::Stages, Toml::Boolean(boolean)) => boolean.value().to_string(),
             (Kind::Whole { .. } | Kind::Size { .. } | Kind::Fraction, Toml::Integer(number)) => {
                 number.value().to_string()
             }
@@ -156,7 +161,7 @@ impl Kind {
             (Kind::Boolean | Kind::Whole { .. } | Kind::Fraction, _) => {
                 return Err(self.wrong_type(value));
             }
-            (Kind::AmqpUrls, Toml::Array(urls)) => joined(urls, ",")?,
+            (Kind::AmqpUrls | Kind::Stages, Toml::Array(texts)) => joined(texts, ",")?,
             (Kind::Headers, Toml::Array(headers)) => joined(headers, "\n")?,
             (Kind::SigningSecrets, Toml::Array(secrets)) => joined(secrets, " ")?,
             (_, Toml::String(text)) => text.value().clone(),
@@ -173,6 +178,7 @@ impl Kind {
             Kind::Duration { .. } => "a string with the unit in it, such as \"10s\"",
             Kind::Size { .. } => "a string such as \"256KiB\", or a whole number of bytes",
             Kind::AmqpUrls | Kind::Headers | Kind::SigningSecrets => "a list of strings, or one string",
+            Kind::Stages => "true, false or a list of stages",
             Kind::Choice(_)
             | Kind::Address { .. }
             | Kind::Namespace
@@ -200,6 +206,7 @@ impl Kind {
             Kind::Address { optional: false } => "host:port".to_owned(),
             Kind::Address { optional: true } => "host:port, optional".to_owned(),
             Kind::Namespace => format!("1 to {NAMESPACE_CHARS_MAX} of `a-z0-9_-`"),
+            Kind::Stages => "`true`, `false` or stages, comma separated".to_owned(),
             Kind::Text => format!("text of up to {TEXT_CHARS_MAX} characters, optional"),
             Kind::Path => "path".to_owned(),
             Kind::LogLevel => "level or directives".to_owned(),
@@ -224,6 +231,12 @@ impl fmt::Display for Value {
             Value::SizeBytes(bytes) => f.write_str(&format_size(*bytes)),
             Value::Address(address) => address.fmt(f),
             Value::Text(text) => f.write_str(text),
+            Value::Stages(stages) if stages.is_empty() => f.write_str("false"),
+            Value::Stages(stages) if stages.len() == Stage::ALL.len() => f.write_str("true"),
+            Value::Stages(stages) => {
+                let names: Vec<&str> = stages.iter().map(|stage| stage.as_kebab()).collect();
+                f.write_str(&names.join(","))
+            }
             Value::Urls(urls) => {
                 let urls: Vec<String> = urls.iter().map(SecretUrl::to_string).collect();
                 f.write_str(&urls.join(","))
@@ -266,6 +279,18 @@ fn check_log_level(text: &str) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("`{text}` has a directive that is none: {error}")),
     }
+}
+
+fn read_stages(text: &str) -> Result<Vec<Stage>, String> {
+    match text {
+        "true" => return Ok(Stage::ALL.to_vec()),
+        "false" | "" => return Ok(Vec::new()),
+        _ => {}
+    }
+    let named: Result<Vec<Stage>, _> = text.split(',').map(|name| name.trim().parse::<Stage>()).collect();
+    let named = named.map_err(|unknown| format!("must be `true`, `false` or a list of stages: {unknown}"))?;
+    // Each once, in their order.
+    Ok(Stage::ALL.into_iter().filter(|stage| named.contains(stage)).collect())
 }
 
 fn one_url(text: &str) -> Value {

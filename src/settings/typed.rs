@@ -24,6 +24,7 @@ pub struct Settings {
     /// `worker_name`, or the host's name and the process id.
     pub worker_name: Arc<str>,
     pub max_deliveries: u32,
+    pub start_paused: Vec<Stage>,
     pub journal: Journal,
     pub reconcile_after: Duration,
     pub log: Log,
@@ -101,7 +102,10 @@ impl std::ops::Index<Stage> for Stages {
 pub struct StageSettings {
     pub handler: Handler,
     pub at_once: usize,
-    pub prefetch: u16,
+    /// As given; see [`StageSettings::batch_max`].
+    batch_max: usize,
+    /// As given; see [`StageSettings::prefetch`].
+    prefetch: u16,
     /// `attempts_max`, `backoff_base` and `backoff_cap`.
     pub retry: RetryPolicy,
 }
@@ -176,6 +180,7 @@ impl Settings {
             stop_timeout: values.duration("stop_timeout"),
             worker_name: values.optional_text("worker_name").map_or_else(host_and_process, str::to_owned).into(),
             max_deliveries: values.whole("max_deliveries"),
+            start_paused: values.stages("start_paused").to_vec(),
             journal: match values.text("journal") {
                 "accepted" => Journal::Accepted,
                 _ => Journal::Off,
@@ -222,6 +227,12 @@ impl Settings {
     }
 }
 
+/// Messages held at once, if nothing is said.
+const PREFETCH: u16 = 64;
+/// The bounds of what is made out for the http handler.
+const PREFETCH_MIN: usize = 4;
+const PREFETCH_MAX: usize = 10_000;
+
 /// Every setting at its default.
 impl Default for Settings {
     fn default() -> Self {
@@ -230,6 +241,29 @@ impl Default for Settings {
 }
 
 impl StageSettings {
+    /// The most orders in a message to the stage, where no message has more than `orders_max`.
+    pub fn batch_max(&self, orders_max: usize) -> usize {
+        let batch_max = match (self.batch_max, &self.handler) {
+            (0, Handler::Http(_)) => 1,
+            (0, Handler::None | Handler::Simulated { .. }) => orders_max,
+            (given, _) => given,
+        };
+        batch_max.min(orders_max)
+    }
+
+    /// Messages that a worker holds at once, of `batch_max` orders each, where the handler takes `at_once` orders.
+    pub fn prefetch(&self, batch_max: usize, at_once: usize) -> u16 {
+        match (self.prefetch, &self.handler) {
+            // As many orders wait in hand as are at work: the handler is never idle, and what is held ends soon.
+            (0, Handler::Http(_)) => {
+                let messages = at_once.saturating_mul(2).div_ceil(batch_max.max(1)).clamp(PREFETCH_MIN, PREFETCH_MAX);
+                u16::try_from(messages).unwrap_or(u16::MAX)
+            }
+            (0, Handler::None | Handler::Simulated { .. }) => PREFETCH,
+            (given, _) => given,
+        }
+    }
+
     fn from_values(stage: Stage, values: &Values) -> StageSettings {
         let name = |setting: &str| format!("stages.{stage}.{setting}");
         StageSettings {
@@ -253,6 +287,7 @@ impl StageSettings {
                 _ => Handler::None,
             },
             at_once: values.whole(&name("at_once")),
+            batch_max: values.whole(&name("batch_max")),
             prefetch: values.whole(&name("prefetch")),
             retry: RetryPolicy {
                 attempts_max: values.whole(&name("attempts_max")),

@@ -9,6 +9,7 @@ use super::kind::Value;
 use super::problems::Problem;
 use super::sources::{Entry, Origin, Raw};
 use super::urls::{Address, SecretUrl};
+use crate::domain::Stage;
 use crate::handlers::signature::Secret;
 
 const IN_TABLE: &str = "every name read here is in the table, with a value of its kind";
@@ -102,6 +103,14 @@ impl Values {
             Value::Text(text) => Some(text),
             _ => None,
         }
+    }
+
+    pub fn stages(&self, name: &str) -> &[Stage] {
+        match self.value(name) {
+            Value::Stages(stages) => Some(&stages[..]),
+            _ => None,
+        }
+        .expect(IN_TABLE)
     }
 
     pub fn boolean(&self, name: &str) -> bool {

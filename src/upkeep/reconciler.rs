@@ -10,6 +10,9 @@
 //! - **A queue has stood empty** for `after`, and an order whose place it is has not moved for as long, nor has its time
 //!   to be tried again come later: no worker can hold it that long.
 //!
+//! While a stage is paused its orders stand still for a reason, and those of earlier stages may have come to it by now: none
+//! of them is published again before it is resumed.
+//!
 //! An order that only the journal knows of (queues and in-flight store are both gone) begins anew.
 //!
 //! # Failure handling
@@ -26,8 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Lease, UpkeepOptions, messages};
 use crate::batch::BatchLimits;
-use crate::domain::{OrderId, OrderRecord, Timestamp};
+use crate::domain::{OrderId, OrderRecord, Stage, Timestamp};
 use crate::metrics::Metrics;
+use crate::pauses::PausedStages;
 use crate::ports::{Place, Ports, Source, Unavailable, Unmoved};
 use evidence::{Evidence, Loss};
 
@@ -46,6 +50,7 @@ pub(super) struct Reconciler {
     batch: BatchLimits,
     after: Duration,
     evidence: Evidence,
+    paused: PausedStages,
     /// When the last pass for empty queues ended.
     passed_at: Option<Instant>,
 }
@@ -59,6 +64,7 @@ impl Reconciler {
             batch: options.batch,
             after: options.reconcile_after,
             evidence: Evidence::default(),
+            paused: options.paused.clone(),
             passed_at: None,
         }
     }
@@ -85,6 +91,10 @@ impl Reconciler {
             self.evidence.lost(source, now);
         }
         for loss in self.evidence.losses_due(now) {
+            // Its orders come back when it is resumed.
+            if self.is_held(loss.source) {
+                continue;
+            }
             // Several processes may have noticed; one is enough.
             if self.lease.is_ours(&format!("{LEASE}:{}", loss.source)).await {
                 self.restore(loss, now).await?;
@@ -97,13 +107,31 @@ impl Reconciler {
         }
         for source in Source::all() {
             let waiting = self.ports.queues.waiting(source).await?;
-            self.evidence.waits(source, waiting, Instant::now());
+            match self.is_held(source) {
+                true => self.evidence.forget(source),
+                false => self.evidence.waits(source, waiting, Instant::now()),
+            }
         }
         if self.passed_at.is_none_or(|at| at.elapsed() >= self.after) && self.evidence.any_empty_for(self.after) {
             self.pass(now).await?;
             self.passed_at = Some(Instant::now());
         }
         Ok(())
+    }
+
+    fn is_held(&self, source: Source) -> bool {
+        match source {
+            Source::Stage(stage) => self.paused.is_held(stage),
+            Source::Ending => false,
+        }
+    }
+
+    /// Whether the stage of `source` or a later one is held up.
+    fn is_any_held_from(&self, source: Source) -> bool {
+        match source {
+            Source::Stage(stage) => Stage::ALL.into_iter().any(|other| other >= stage && self.paused.is_held(other)),
+            Source::Ending => false,
+        }
     }
 
     /// Publishes again what a missing queue held.
@@ -125,7 +153,9 @@ impl Reconciler {
         let stands_still = |since: Timestamp| now.since(since) >= self.after;
         let is_stuck = |unmoved: &Unmoved| {
             let source = Place::next_of(&unmoved.order).source();
-            stands_still(unmoved.since) && self.evidence.is_empty_for(source, self.after)
+            stands_still(unmoved.since)
+                && self.evidence.is_empty_for(source, self.after)
+                && !self.is_any_held_from(source)
         };
         let mut count = self.each_unmoved(is_stuck).await?;
         if self.evidence.all_empty_for(self.after) {

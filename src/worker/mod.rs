@@ -36,12 +36,13 @@ pub(crate) use archiver::archive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batch::{BatchLimits, Batches};
 use crate::domain::{RetryPolicy, Stage};
+use crate::gate::Gate;
 use crate::handlers::Handler;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
@@ -50,6 +51,8 @@ use crate::ports::Ports;
 pub struct StageOptions {
     pub stage: Stage,
     pub handler: Arc<dyn Handler>,
+    /// What holds the stage up beside the handler.
+    pub gates: Vec<watch::Receiver<Gate>>,
     /// Orders the handler works on at once.
     pub at_once: usize,
     /// Messages held at once.

@@ -118,8 +118,8 @@ pub async fn an_order_that_waits_is_marked_and_nobody_begins_it(subject: &in_fli
         put(subject, &order).await;
         let (first, second) = (why("twice \"ordered\""), why("other"));
         let ended = cancelled(&order, &first);
-        assert_eq!(cancel(subject, &order, &first).await, Cancelling::Waits(ended.clone()));
-        assert_eq!(cancel(subject, &order, &second).await, Cancelling::Waits(ended.clone()));
+        assert_eq!(cancel(subject, &order, &first).await, Cancelling::Waits(Box::new(ended.clone())));
+        assert_eq!(cancel(subject, &order, &second).await, Cancelling::Waits(Box::new(ended.clone())));
         let begun = Begun::Cancelled { cancellation: first, outcome: None };
         assert_eq!(begin(subject, stage, &order).await, begun);
         assert_eq!(begin(subject, stage, &order).await, begun);
@@ -155,7 +155,7 @@ pub async fn an_attempt_at_work_is_recorded_and_not_carried_out(subject: &in_fli
         let mut ended = order.clone();
         ended.history.record(stage, &outcome);
         ended.history.cancel(cancellation.clone());
-        assert_eq!(cancel(subject, &order, &cancellation).await, Cancelling::Waits(ended.clone()));
+        assert_eq!(cancel(subject, &order, &cancellation).await, Cancelling::Waits(Box::new(ended.clone())));
         assert_eq!(ended.history.status(), Status::Cancelled);
     }
 }
@@ -168,7 +168,7 @@ pub async fn an_outcome_that_was_recorded_before_leads_nowhere(subject: &in_flig
     record(subject, Scheduling, &order, &outcome).await;
     let (cancellation, mut sent_on) = (why("twice"), order.clone());
     sent_on.history.record(Scheduling, &outcome);
-    let waits = Cancelling::Waits(cancelled(&sent_on, &cancellation));
+    let waits = Cancelling::Waits(Box::new(cancelled(&sent_on, &cancellation)));
     assert_eq!(cancel(subject, &order, &cancellation).await, waits);
     let begun = Begun::Cancelled { cancellation: cancellation.clone(), outcome: None };
     assert_eq!(begin(subject, PreProcessing, &sent_on).await, begun);

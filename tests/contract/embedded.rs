@@ -140,3 +140,15 @@ mod dead_letters {
 
     crate::contract::dead_letters::suite!(subject);
 }
+
+mod pauses {
+    use super::*;
+    use crate::contract::pauses::Subject;
+
+    async fn subject() -> Option<Subject> {
+        let (folder, embedded) = open();
+        Some(Subject { pauses: embedded.pauses(), holds: Box::new((folder, embedded)) })
+    }
+
+    crate::contract::pauses::suite!(subject);
+}

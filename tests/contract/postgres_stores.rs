@@ -1,4 +1,4 @@
-//! Journal, leases and dead letters in Postgres: the suites, and what only Postgres can get wrong.
+//! Journal, leases, dead letters and paused stages in Postgres: the suites, and what only Postgres can get wrong.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +50,17 @@ mod leases {
     async fn subject() -> Option<Subject> {
         let (schema, stores) = super::stores().await?;
         Some(Subject { leases: stores.leases, holds: Box::new(schema) })
+    }
+
+    suite!(subject);
+}
+
+mod pauses {
+    use crate::contract::pauses::{Subject, suite};
+
+    async fn subject() -> Option<Subject> {
+        let (schema, stores) = super::stores().await?;
+        Some(Subject { pauses: stores.pauses, holds: Box::new(schema) })
     }
 
     suite!(subject);

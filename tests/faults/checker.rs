@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::log::{Answer, Log, Number, Outcome, Read, View};
+use super::log::{ATTEMPTS_MAX, Answer, Log, Number, Outcome, Read, SERVED, View};
 
 const STAGES: [&str; 4] = ["scheduling", "pre_processing", "processing", "post_processing"];
 const ENDS: [&str; 3] = ["completed", "failed", "cancelled"];
@@ -31,6 +31,8 @@ pub enum Violation {
     Differing,
     /// Two outcomes of one stage were seen.
     TwoOutcomes,
+    /// It came to another end than the service of a stage said.
+    NotAsSaid,
     /// The steps of a row don't lead to its end.
     BrokenHistory,
     /// A 404 for what was promised before it was asked for.
@@ -42,12 +44,13 @@ pub enum Violation {
 }
 
 impl Violation {
-    pub const ALL: [Violation; 9] = [
+    pub const ALL: [Violation; 10] = [
         Violation::Missing,
         Violation::Twice,
         Violation::Stranger,
         Violation::Differing,
         Violation::TwoOutcomes,
+        Violation::NotAsSaid,
         Violation::BrokenHistory,
         Violation::NotFound,
         Violation::Backwards,
@@ -61,6 +64,7 @@ impl Violation {
             Violation::Stranger => "never placed",
             Violation::Differing => "contents differing",
             Violation::TwoOutcomes => "steps with two outcomes",
+            Violation::NotAsSaid => "ends that no service said",
             Violation::BrokenHistory => "histories that do not lead to their end",
             Violation::NotFound => "404s after a 202",
             Violation::Backwards => "statuses that went backwards",
@@ -110,6 +114,9 @@ fn check_rows(log: &Log, promised: &BTreeMap<Number, BTreeSet<&str>>, verdict: &
             let what = format!("order {number}, row {}: {}", row.id, row.view.differing.join(", "));
             verdict.found(Violation::Differing, what);
         }
+        if !is_as_said(&row.view, log.declined.contains(&number)) {
+            verdict.found(Violation::NotAsSaid, format!("order {number}, row {}: {:?}", row.id, row.view));
+        }
         if !leads_to_its_end(&row.view) {
             verdict.found(Violation::BrokenHistory, format!("order {number}, row {}: {:?}", row.id, row.view));
         }
@@ -154,6 +161,15 @@ fn leads_to_its_end(view: &View) -> bool {
             "cancelled" => done + 1 >= outcomes.len(),
             _ => false,
         }
+}
+
+/// What the service declines is rejected there or before; nothing else is, unless all its attempts came to nothing.
+fn is_as_said(view: &View, is_declined: bool) -> bool {
+    let outcome = view.steps.iter().find(|step| step.stage == SERVED).and_then(|step| step.outcome.as_ref());
+    outcome.is_none_or(|outcome| match outcome.name.as_str() {
+        "rejected" => is_declined || outcome.attempts >= ATTEMPTS_MAX,
+        _ => !is_declined,
+    })
 }
 
 fn check_reads(log: &Log, promised: &BTreeMap<Number, BTreeSet<&str>>, verdict: &mut Verdict) {

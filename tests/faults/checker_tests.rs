@@ -211,3 +211,25 @@ fn an_odd_answer_is_found() {
     log.reads.push(read(N, 55, Answer::Odd("500".into())));
     only(&check(&log), Violation::OddAnswer);
 }
+
+#[test]
+fn an_end_that_the_service_did_not_say_is_found() {
+    let rejected = |attempts| {
+        let mut view = in_flight(1);
+        let outcome = Outcome { name: "rejected".into(), attempts, finished_at: "later".into(), worker: "w".into() };
+        view.steps[1].outcome = Some(outcome);
+        view.status = "failed".into();
+        view
+    };
+    let with = |view: View, is_declined: bool| {
+        let mut log = good();
+        log.reads.retain(|read| read.number != N);
+        log.rows[N].view = view;
+        log.declined.extend(is_declined.then_some(N));
+        check(&log)
+    };
+    assert!(with(rejected(1), true).is_clean());
+    assert!(with(rejected(5), false).is_clean(), "its attempts are used up");
+    assert!(only(&with(rejected(4), false), Violation::NotAsSaid).contains("order 7"));
+    assert!(only(&with(completed(), true), Violation::NotAsSaid).contains("order 7"));
+}

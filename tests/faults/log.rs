@@ -2,6 +2,7 @@
 //!
 //! Plain data, so that the checker can be fed with a log that nobody lived through.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// One of the orders that customers placed, by its number: it stands in the order's metadata, too.
@@ -15,7 +16,14 @@ pub struct Log {
     pub promises: Vec<Promise>,
     pub reads: Vec<Read>,
     pub rows: Vec<Row>,
+    /// Orders that the service of [`SERVED`] declines, and no other stage.
+    pub declined: BTreeSet<Number>,
 }
+
+/// The stage whose work a service does that cannot be relied on.
+pub const SERVED: &str = "pre_processing";
+/// After so many calls that came to nothing an order fails there.
+pub const ATTEMPTS_MAX: u64 = 5;
 
 /// A 202. An order that was sent again may have several.
 #[derive(Clone, Debug)]

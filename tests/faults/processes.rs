@@ -8,14 +8,47 @@ use std::sync::mpsc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::liar;
+use super::log::ATTEMPTS_MAX;
 use super::network::Network;
 use super::system::{http, ordering};
 
 /// How long a process may take to begin or to end.
 const DEADLINE: Duration = Duration::from_secs(60);
 const STAGES: [&str; 4] = ["scheduling", "pre-processing", "processing", "post-processing"];
-/// What the stages take, and the share of orders that they reject: so slow that readers find orders at work.
-const WORK: [(&str, f64); 4] = [("50ms", 0.01), ("300ms", 0.0), ("800ms", 0.02), ("0s", 0.01)];
+/// What is done at a stage.
+enum Work {
+    /// So slow that readers find orders at work.
+    Simulated { delay: &'static str, failure_rate: f64 },
+    /// By a service that cannot be relied on ([`liar`]).
+    Service,
+}
+
+const WORK: [Work; 4] = [
+    Work::Simulated { delay: "50ms", failure_rate: 0.01 },
+    Work::Service,
+    Work::Simulated { delay: "800ms", failure_rate: 0.02 },
+    Work::Simulated { delay: "0s", failure_rate: 0.01 },
+];
+
+impl Work {
+    /// The settings of the stage; `service` is where its service is.
+    fn settings(&self, service: &str) -> Vec<String> {
+        match self {
+            Work::Simulated { delay, failure_rate } => {
+                vec!["handler=simulated".to_owned(), format!("delay={delay}"), format!("failure_rate={failure_rate}")]
+            }
+            Work::Service => vec![
+                "handler=http".to_owned(),
+                format!("url={service}"),
+                format!("timeout={}", liar::PATIENCE),
+                format!("attempts_max={ATTEMPTS_MAX}"),
+                "backoff_base=200ms".to_owned(),
+                "breaker_pause_cap=2s".to_owned(),
+            ],
+        }
+    }
+}
 
 /// One process that is there unless it was told to end.
 pub struct Process {
@@ -132,8 +165,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts them, their logs in `logs`.
-    pub fn start(network: &Network, namespace: &str, logs: &Path) -> Fleet {
+    /// Starts them, their logs in `logs`; `service` is where the work of one stage is done.
+    pub fn start(network: &Network, namespace: &str, service: &str, logs: &Path) -> Fleet {
         let common = |side: usize, name: &str| {
             let mut arguments = network.arguments(side);
             arguments.extend(["--backend", "servers", "--namespace", namespace].map(str::to_owned));
@@ -159,14 +192,11 @@ impl Fleet {
         };
         let worker = |n: usize| {
             let (stage, group) = (STAGES[n % STAGES.len()], n / STAGES.len());
-            let (delay, failure_rate) = WORK[n % STAGES.len()];
             let name = format!("worker-{stage}-{}", group + 1);
             let mut arguments: Vec<String> =
                 ["worker", "--stage", stage, "--health-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
             arguments.extend(common(2 + group, &name));
-            for setting in
-                ["handler=simulated".to_owned(), format!("delay={delay}"), format!("failure_rate={failure_rate}")]
-            {
+            for setting in WORK[n % STAGES.len()].settings(service) {
                 arguments.extend(["--set".to_owned(), format!("stages.{stage}.{setting}")]);
             }
             Process::new(name, arguments, logs)

@@ -58,6 +58,8 @@ pub struct Outcome<'a> {
     pub panics_of_libraries: usize,
     pub refused: usize,
     pub unanswered: usize,
+    /// How the service that cannot be relied on answered how many calls.
+    pub told: &'a [(&'static str, usize)],
 }
 
 impl Outcome<'_> {
@@ -83,6 +85,10 @@ impl Outcome<'_> {
         line("reads", self.log.reads.len().to_string());
         for (what, count) in self.answers() {
             line(&format!("  {what}"), count.to_string());
+        }
+        line("calls of the service", self.told.iter().map(|(_, count)| count).sum::<usize>().to_string());
+        for (how, count) in self.told {
+            line(&format!("  answered {how}"), count.to_string());
         }
         text.push_str(&self.faults());
         for violation in Violation::ALL {

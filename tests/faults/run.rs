@@ -12,6 +12,7 @@ use super::checker::check;
 use super::customers::Customers;
 use super::inject::World;
 use super::kinds::Kind;
+use super::liar::{self, Liar};
 use super::log::{Log, Row};
 use super::network::Network;
 use super::notes::Notes;
@@ -103,8 +104,9 @@ pub async fn run(options: &Options) -> bool {
 
     let servers = Servers::start(folder, &logs).await;
     let network = Network::start(&servers).await;
+    let liar = Liar::start(options.seed).await;
     let namespace = format!("faults_{}", uuid::Uuid::now_v7().simple());
-    let fleet = Arc::new(tokio::task::block_in_place(|| Fleet::start(&network, &namespace, &logs)));
+    let fleet = Arc::new(tokio::task::block_in_place(|| Fleet::start(&network, &namespace, &liar.url, &logs)));
     let world = World { fleet: fleet.clone(), network, servers };
     let mut run =
         Run { world, notes: Arc::new(Notes::new(valid_orders())), struck: Vec::new(), complaints: Vec::new() };
@@ -137,6 +139,7 @@ pub async fn run(options: &Options) -> bool {
     let rows = run.rows(&namespace).await;
     let mut log: Log = run.notes.log().clone();
     log.rows = rows;
+    log.declined = (0..log.placed).filter(|number| liar::declines(options.seed, *number)).collect();
 
     let verdict = check(&log);
     let outcome = Outcome {
@@ -145,6 +148,7 @@ pub async fn run(options: &Options) -> bool {
         struck: &run.struck,
         drained_in,
         complaints: &run.complaints,
+        told: &liar.told(),
         panics_of_libraries: run.world.fleet.panics_of_libraries(),
         refused: seen.refused.load(std::sync::atomic::Ordering::Relaxed),
         unanswered: seen.unanswered.load(std::sync::atomic::Ordering::Relaxed),

@@ -1,6 +1,8 @@
 //! A service that does the work of a stage, in the tests' hands: it answers what a test tells it to, lies and garbage
 //! included, and remembers what it was sent.
 
+#![allow(dead_code, reason = "every test program takes what it needs")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -43,6 +45,8 @@ pub enum Reply {
     Hang(Vec<u8>),
     /// Writes these bytes and resets the connection.
     Reset(Vec<u8>),
+    /// After a while.
+    Late(Duration, Box<Reply>),
 }
 
 impl Reply {
@@ -80,9 +84,18 @@ pub struct Service {
 impl Service {
     pub async fn start(reply: impl Fn(&Call) -> Reply + Send + Sync + 'static) -> Service {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Service::on(listener, true, reply)
+    }
+
+    /// Serves on `listener`; `remembers` what it was sent, or not.
+    pub fn on(
+        listener: TcpListener,
+        remembers: bool,
+        reply: impl Fn(&Call) -> Reply + Send + Sync + 'static,
+    ) -> Service {
         let url = format!("http://{}/work", listener.local_addr().unwrap());
         let calls = Arc::new(Mutex::new(Vec::new()));
-        let (seen, reply) = (calls.clone(), Arc::new(reply));
+        let (seen, reply) = (remembers.then(|| calls.clone()), Arc::new(reply));
         let task = tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 tokio::spawn(serve(connection, seen.clone(), reply.clone()));
@@ -107,10 +120,17 @@ impl Drop for Service {
     }
 }
 
-async fn serve(mut connection: TcpStream, calls: Arc<Mutex<Vec<Call>>>, reply: Arc<impl Fn(&Call) -> Reply>) {
+async fn serve(mut connection: TcpStream, calls: Option<Arc<Mutex<Vec<Call>>>>, reply: Arc<impl Fn(&Call) -> Reply>) {
     let Some(call) = read(&mut connection).await else { return };
-    calls.lock().unwrap().push(call.clone());
-    match reply(&call) {
+    if let Some(calls) = calls {
+        calls.lock().unwrap().push(call.clone());
+    }
+    let mut reply = reply(&call);
+    while let Reply::Late(wait, later) = reply {
+        tokio::time::sleep(wait).await;
+        reply = *later;
+    }
+    match reply {
         Reply::Answer { status, headers, body } => {
             let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
             let length = body.len();
@@ -131,6 +151,7 @@ async fn serve(mut connection: TcpStream, calls: Arc<Mutex<Vec<Call>>>, reply: A
             tokio::time::sleep(Duration::from_millis(20)).await;
             connection.set_zero_linger().unwrap();
         }
+        Reply::Late(..) => unreachable!("it was waited for"),
     }
 }
 

@@ -12,6 +12,8 @@ mod cancellations;
 mod in_flight;
 #[path = "world/journal.rs"]
 mod journal;
+#[path = "world/pauses.rs"]
+mod pauses;
 #[path = "world/queues.rs"]
 mod queues;
 
@@ -21,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ordering::domain::{OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
-use ordering::ports::{AskedCancellation, Clock, Ports, Random, Source, Unavailable};
+use ordering::ports::{AskedCancellation, Clock, Ports, Random, Source, StageState, Unavailable};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
@@ -40,7 +42,7 @@ pub struct Faults {
 pub enum Part {
     Queues,
     InFlight,
-    /// Archive, journal and leases: one server has them all.
+    /// Archive, journal, leases and pauses: one server has them all.
     Archive,
 }
 
@@ -63,6 +65,7 @@ struct State {
     journal: Vec<journal::Row>,
     cancellations: BTreeMap<OrderId, AskedCancellation>,
     leases: BTreeMap<String, (String, Instant)>,
+    stages: [StageState; 4],
     /// Queues that were found missing, and that nobody has been told of yet.
     losses: Vec<Source>,
     buried: usize,
@@ -99,6 +102,7 @@ impl World {
             journal: Vec::new(),
             cancellations: BTreeMap::new(),
             leases: BTreeMap::new(),
+            stages: Stage::ALL.map(StageState::untouched),
             losses: Vec::new(),
             buried: 0,
             whole_since: Timestamp::from_millis(0),
@@ -275,6 +279,7 @@ impl Process {
             archive: shared.clone(),
             cancellations: shared.clone(),
             dead_letters: shared.clone(),
+            pauses: shared.clone(),
             journal: Some(shared.clone()),
             leases: Some(shared),
             clock: self.world.clone(),

@@ -3,8 +3,15 @@
 #![allow(dead_code, reason = "every test program takes what it needs")]
 
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ordering::adapters::rabbitmq::{RabbitOptions, RabbitQueues};
+use ordering::ports::{Queues, Source};
 
 use crate::system::System;
+
+/// How long a test waits for something that must happen.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the program needs to use a back end, and a way to count what it has archived.
 pub enum BackEnd {
@@ -64,6 +71,37 @@ impl BackEnd {
                 let stages = ["scheduling", "pre-processing", "processing", "post-processing"];
                 let worker = |stage| System::start_silent(&self.role("worker", &[&["--stage", stage], more].concat()));
                 (self.start("api", &[]), stages.map(worker).into())
+            }
+        }
+    }
+
+    /// Messages that wait in the queue of `stage` and are in nobody's hands, whatever the program says.
+    pub async fn waiting(&self, stage: &str) -> u64 {
+        match self {
+            BackEnd::Embedded(folder) => {
+                let database = rusqlite::Connection::open(folder.path().join("ordering.db")).unwrap();
+                let sql = "SELECT count(*) FROM messages WHERE source = ?1";
+                database.query_row(sql, [stage], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
+            }
+            BackEnd::Servers { namespace, urls: [amqp, _, _] } => {
+                let queues = RabbitQueues::start(RabbitOptions {
+                    urls: amqp.split(',').map(str::to_owned).collect(),
+                    namespace: namespace.clone(),
+                    confirm_deadline: Duration::from_secs(1),
+                    connect_timeout: Duration::from_secs(5),
+                    heartbeat_secs: 10,
+                    connection_name: "test".into(),
+                });
+                let end = Instant::now() + DEADLINE;
+                let waiting = loop {
+                    match queues.waiting(Source::Stage(stage.parse().unwrap())).await {
+                        Ok(waiting) => break waiting,
+                        Err(error) => assert!(Instant::now() < end, "{error}"),
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                };
+                queues.close().await;
+                waiting
             }
         }
     }

@@ -156,7 +156,7 @@ impl InFlight for EmbeddedInFlight {
             return Ok(Cancelling::AtWork);
         }
         unmoved.order.history.cancel(decode_cancellation(id, &cancellation)?);
-        Ok(Cancelling::Waits(unmoved.order))
+        Ok(Cancelling::Waits(Box::new(unmoved.order)))
     }
 
     async fn end(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
@@ -184,7 +184,7 @@ impl InFlight for EmbeddedInFlight {
             Ok(match find_in_flight(&transaction, &key)? {
                 None => None,
                 Some(Stored::InArchive) => archive::find(&transaction, &key)?,
-                Some(Stored::Here(order)) => Some(order),
+                Some(Stored::Here(order)) => Some(*order),
             })
         };
         let Some(found) = self.readers.read(read).await? else {
@@ -236,7 +236,7 @@ enum Marked {
     /// Its end is recorded.
     Ends,
     /// The mark, as JSON, and how the order stands.
-    Cancelled(String, Result<Unmoved, UnreadableRow>),
+    Cancelled(String, Box<Result<Unmoved, UnreadableRow>>),
 }
 
 fn cancel(connection: &Connection, id: &str, passage: u32, json: &str) -> rusqlite::Result<Marked> {
@@ -258,7 +258,7 @@ fn cancel(connection: &Connection, id: &str, passage: u32, json: &str) -> rusqli
         }
     };
     Ok(match find_unmoved(connection, id)? {
-        Some(unmoved) => Marked::Cancelled(mark, unmoved),
+        Some(unmoved) => Marked::Cancelled(mark, Box::new(unmoved)),
         None => Marked::Nothing,
     })
 }

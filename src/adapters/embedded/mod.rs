@@ -8,7 +8,7 @@
 //! - One thread writes (`writer`): everything that waits becomes one transaction and one sync of the disk.
 //! - A few connections read beside it (`readers`); the write-ahead log keeps them out of each other's way.
 //! - `queues` hand messages out in the order of their ids; `in_flight` fences steps by [`crate::domain::Progress`];
-//!   `archive` keeps what ended, `dead_letters` what nobody can read.
+//!   `archive` keeps what ended, `dead_letters` what nobody can read, `pauses` which stages people hold up.
 //! - `chores` come round by themselves: delayed messages, expired records.
 //!
 //! # Failure handling
@@ -33,6 +33,7 @@ mod folder;
 mod group_commit;
 mod in_flight;
 mod messages;
+mod pauses;
 mod queues;
 mod readers;
 mod rows;
@@ -50,6 +51,7 @@ pub use archive::EmbeddedArchive;
 pub use cancellations::EmbeddedCancellations;
 pub use dead_letters::EmbeddedDeadLetters;
 pub use in_flight::EmbeddedInFlight;
+pub use pauses::EmbeddedPauses;
 pub use queues::EmbeddedQueues;
 
 use crate::ports::Unavailable;
@@ -120,6 +122,7 @@ pub struct Embedded {
     archive: Arc<EmbeddedArchive>,
     cancellations: Arc<EmbeddedCancellations>,
     dead_letters: Arc<EmbeddedDeadLetters>,
+    pauses: Arc<EmbeddedPauses>,
     writer: Writer,
     readers: Arc<Readers>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -146,6 +149,7 @@ impl Embedded {
             archive: Arc::new(EmbeddedArchive::new(writer.clone(), readers.clone())),
             cancellations: Arc::new(EmbeddedCancellations::new(writer.clone(), readers.clone())),
             dead_letters: Arc::new(EmbeddedDeadLetters::new(writer.clone(), readers.clone())),
+            pauses: Arc::new(EmbeddedPauses::new(writer.clone(), readers.clone())),
             writer,
             readers,
             thread: Mutex::new(Some(thread)),
@@ -171,6 +175,10 @@ impl Embedded {
 
     pub fn dead_letters(&self) -> Arc<EmbeddedDeadLetters> {
         self.dead_letters.clone()
+    }
+
+    pub fn pauses(&self) -> Arc<EmbeddedPauses> {
+        self.pauses.clone()
     }
 
     /// Changes [`EmbeddedOptions::size_bytes_max`] of the open database.

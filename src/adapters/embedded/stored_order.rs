@@ -20,7 +20,7 @@ impl ToSql for Json<'_> {
 pub(super) enum Stored {
     InArchive,
     /// The order as far as it has come, or why its row cannot be read.
-    Here(Result<OrderRecord, String>),
+    Here(Box<Result<OrderRecord, String>>),
 }
 
 /// The order of an in-flight record.
@@ -37,12 +37,12 @@ pub(super) fn find_in_flight(connection: &Connection, id: &str) -> rusqlite::Res
                 return Ok(Stored::InArchive);
             }
             let attempt = NotedAttempt::read(row)?;
-            Ok(Stored::Here(read_order(row)?.and_then(|mut order| {
+            Ok(Stored::Here(Box::new(read_order(row)?.and_then(|mut order| {
                 if let Some(attempt) = attempt {
                     attempt.add_to(&mut order.history)?;
                 }
                 Ok(order)
-            })))
+            }))))
         })
         .optional()
 }
@@ -144,7 +144,7 @@ pub(super) fn read_order(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Ord
     let json: String = row.get(4)?;
     let steps: String = row.get(5)?;
     let order = Order::from_parts(json.into(), total.into());
-    Ok(OrderId::parse(&id)
-        .ok_or_else(|| "its id is no UUID".to_owned())
-        .and_then(|id| Ok(OrderRecord { id, passage, placed_at, order, history: wire::decode_steps(&steps)? })))
+    Ok(OrderId::parse(&id).ok_or_else(|| "its id is no UUID".to_owned()).and_then(|id| {
+        Ok(OrderRecord { id, passage, placed_at, order, history: wire::decode_steps(&steps)?, trace: None })
+    }))
 }

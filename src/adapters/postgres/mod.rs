@@ -1,4 +1,5 @@
-//! What is kept in Postgres: the archive of ended orders, the journal of those in flight, dead letters and leases.
+//! What is kept in Postgres: the archive of ended orders, the journal of those in flight, dead letters, leases and
+//! paused stages.
 //!
 //! [`PostgresStores`] starts all of them. Orders that customers wait for are put into the journal on connections of their
 //! own; everything else shares a pool.
@@ -21,6 +22,7 @@ mod hosts;
 mod journal;
 mod leases;
 mod migrate;
+mod pauses;
 mod rows;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub use dead_letters::PostgresDeadLetters;
 pub use journal::PostgresJournal;
 pub use leases::PostgresLeases;
 pub use migrate::MigrateError;
+pub use pauses::PostgresPauses;
 
 /// What it is called in errors and logs.
 const PART: &str = "Postgres";
@@ -89,6 +92,7 @@ pub struct PostgresStores {
     pub leases: Arc<PostgresLeases>,
     pub cancellations: Arc<PostgresCancellations>,
     pub dead_letters: Arc<PostgresDeadLetters>,
+    pub pauses: Arc<PostgresPauses>,
 }
 
 impl PostgresStores {
@@ -105,7 +109,8 @@ impl PostgresStores {
             journal: Arc::new(PostgresJournal::on(notes, shared.clone())),
             leases: Arc::new(PostgresLeases::on(shared.clone())),
             cancellations: Arc::new(PostgresCancellations::on(shared.clone())),
-            dead_letters: Arc::new(PostgresDeadLetters::on(shared)),
+            dead_letters: Arc::new(PostgresDeadLetters::on(shared.clone())),
+            pauses: Arc::new(PostgresPauses::on(shared)),
         })
     }
 }

@@ -110,5 +110,6 @@ pub(super) fn read(row: &Row) -> Result<OrderRecord, Unavailable> {
         placed_at: timestamp(placed_at),
         order: Order::from_parts(Bytes::from(content), total.into()),
         history: history.map_err(unreadable)?,
+        trace: None,
     })
 }

@@ -372,7 +372,7 @@ impl Record {
             }
         }
         order.history.cancel(cancellation);
-        Cancelling::Waits(order)
+        Cancelling::Waits(Box::new(order))
     }
 }
 

@@ -110,6 +110,11 @@ impl Evidence {
         }
     }
 
+    /// The queue of `source` is not looked at: that it was empty says nothing of the time to come.
+    pub(super) fn forget(&mut self, source: Source) {
+        self.empty_since.remove(&source);
+    }
+
     /// Somebody else looks: what was seen so far says nothing of the time since.
     pub(super) fn forget_empty(&mut self) {
         self.empty_since.clear();

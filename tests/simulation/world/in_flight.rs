@@ -173,7 +173,7 @@ impl State {
             return Cancelling::AtWork;
         }
         unmoved.order.history.cancel(cancellation);
-        Cancelling::Waits(unmoved.order)
+        Cancelling::Waits(Box::new(unmoved.order))
     }
 
     fn find(&self, id: OrderId) -> Option<OrderRecord> {

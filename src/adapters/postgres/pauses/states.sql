@@ -1,0 +1,1 @@
+SELECT stage, revision, paused_since, reason FROM stage_pauses

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::domain::{OrderRecord, Stage};
+use crate::domain::{OrderRecord, Stage, Timestamp};
 use crate::ports::{DeadLetter, DeadSubscription, Place, PublishError, Queues, Source, Subscription, Unavailable};
 
 /// Messages published at once: fewer than await their confirms at most, so that others get their turn.
@@ -58,6 +58,10 @@ impl Queues for Portioned {
             }
         }
         Ok(())
+    }
+
+    async fn publish_at(&self, at: Timestamp, order: &OrderRecord) -> Result<(), PublishError> {
+        self.queues.publish_at(at, order).await
     }
 
     fn takes(&self) -> Result<(), Unavailable> {
@@ -119,6 +123,10 @@ mod tests {
             }
             messages.push(orders.len());
             Ok(())
+        }
+
+        async fn publish_at(&self, _: Timestamp, order: &OrderRecord) -> Result<(), PublishError> {
+            self.publish(Place::Stage(Stage::FIRST), std::slice::from_ref(order)).await
         }
 
         fn takes(&self) -> Result<(), Unavailable> {

@@ -9,6 +9,8 @@ mod system;
 use std::time::{Duration, Instant};
 
 use back_end::BackEnd;
+use ordering::domain::{Order, OrderId, OrderRecord, Stage, Timestamp};
+use ordering::ports::{Place, Queues};
 use serde_json::Value;
 use system::{System, all_ended, assert_completed, assert_same, http, place, place_all, returned_orders, valid_orders};
 
@@ -276,4 +278,43 @@ async fn servers_a_paused_stage_piles_up_in_its_queue_over_restarts_and_complete
     if let Some(back_end) = BackEnd::servers() {
         a_paused_stage_piles_up_in_its_queue_over_restarts_and_completes_when_resumed(back_end).await;
     }
+}
+
+/// What a broker delivers again long after it was worked on, as after a lost connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_late_duplicates_are_dropped_and_counted() {
+    let Some(back_end) = BackEnd::servers() else { return };
+    let system = back_end.start("all", &[]);
+    let orders = valid_orders();
+    let placed = &orders[..32];
+    let ids = place_all(&system.url, placed).await;
+    let first_end = all_ended(&system.url, &ids).await;
+    let copies: Vec<OrderRecord> = ids
+        .iter()
+        .zip(placed)
+        .zip(&first_end)
+        .map(|((id, placed), shown)| {
+            let placed_at = Timestamp::parse(shown["placed_at"].as_str().unwrap()).unwrap();
+            let order = Order::from_json(placed.to_string().as_bytes()).unwrap();
+            OrderRecord::new(OrderId::parse(id).unwrap(), placed_at, order)
+        })
+        .collect();
+    let queues = back_end.queues().expect("there are servers");
+    let end = Instant::now() + DEADLINE;
+    while queues.publish(Place::Stage(Stage::FIRST), &copies).await.is_err() {
+        assert!(Instant::now() < end, "the copies are not taken");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let dropped = async || -> u64 {
+        let metrics = http().get(format!("{}/metrics", system.url)).send().await.unwrap().text().await.unwrap();
+        let name = "ordering_duplicates_dropped_total{stage=\"scheduling\"} ";
+        metrics.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |count| count.parse().unwrap())
+    };
+    while dropped().await < 32 {
+        assert!(Instant::now() < end, "{} of 32 duplicates are counted", dropped().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(all_ended(&system.url, &ids).await, first_end);
+    assert_eq!(back_end.archived().await, 32);
+    queues.close().await;
 }

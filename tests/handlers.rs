@@ -240,7 +240,8 @@ async fn a_call_tells_all_there_is_to_know_and_is_signed() {
     assert_eq!((&unsigned.json["stage"], &unsigned.json["attempt"]), (&json!("pre_processing"), &json!(1)));
     assert_eq!(unsigned.json["history"], json!([shown["steps"][0]]));
     assert!(!unsigned.headers.contains_key("webhook-signature"));
-    let members = ["id", "customer_id", "reference", "currency", "items", "metadata", "total", "placed_at"];
+    let members =
+        ["id", "customer_id", "reference", "currency", "items", "metadata", "not_before", "total", "placed_at"];
     let order = members.iter().map(|member| ((*member).to_owned(), shown[member].clone())).collect();
     assert_eq!(unsigned.json["order"], Value::Object(order));
 

@@ -139,10 +139,7 @@ pub trait Queues: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`Queues::publish`]; for ever, where there is a journal.
-    async fn publish_at(&self, at: Timestamp, order: &OrderRecord) -> Result<(), PublishError> {
-        let _ = (at, order);
-        Err(PublishError::NotTaken(Unavailable::new("queues", "orders wait for their time in the journal")))
-    }
+    async fn publish_at(&self, at: Timestamp, order: &OrderRecord) -> Result<(), PublishError>;
 
     /// Whether a publish has any prospect at the moment; answers at once. For callers who would do something first.
     ///

@@ -75,6 +75,17 @@ impl BackEnd {
         }
     }
 
+    /// The queues themselves; `None` if they are a part of the program.
+    pub fn queues(&self) -> Option<RabbitQueues> {
+        let BackEnd::Servers { namespace, urls: [amqp, _, _] } = self else { return None };
+        Some(RabbitQueues::start(RabbitOptions {
+            urls: amqp.split(',').map(str::to_owned).collect(),
+            namespace: namespace.clone(),
+            connection_name: "test".into(),
+            ..RabbitOptions::default()
+        }))
+    }
+
     /// Messages that wait in the queue of `stage` and are in nobody's hands, whatever the program says.
     pub async fn waiting(&self, stage: &str) -> u64 {
         match self {
@@ -83,15 +94,8 @@ impl BackEnd {
                 let sql = "SELECT count(*) FROM messages WHERE source = ?1";
                 database.query_row(sql, [stage], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
             }
-            BackEnd::Servers { namespace, urls: [amqp, _, _] } => {
-                let queues = RabbitQueues::start(RabbitOptions {
-                    urls: amqp.split(',').map(str::to_owned).collect(),
-                    namespace: namespace.clone(),
-                    confirm_deadline: Duration::from_secs(1),
-                    connect_timeout: Duration::from_secs(5),
-                    heartbeat_secs: 10,
-                    connection_name: "test".into(),
-                });
+            BackEnd::Servers { .. } => {
+                let queues = self.queues().expect("there are servers");
                 let end = Instant::now() + DEADLINE;
                 let waiting = loop {
                     match queues.waiting(Source::Stage(stage.parse().unwrap())).await {

@@ -53,7 +53,7 @@ use self::publisher::Publisher;
 use self::topology::{Namespace, Queue};
 pub use self::url::parse_url;
 use self::watching::Watching;
-use crate::domain::OrderRecord;
+use crate::domain::{OrderRecord, Timestamp};
 use crate::ports::{DeadLetter, DeadSubscription, Place, PublishError, Queues, Source, Subscription, Unavailable};
 use crate::wire;
 
@@ -185,6 +185,10 @@ impl Queues for RabbitQueues {
         self.publisher.check().map_err(PublishError::NotTaken)?;
         let body = wire::encode_batch(orders);
         self.publisher.publish(Queue::Of(place), None, body).await
+    }
+
+    async fn publish_at(&self, _at: Timestamp, _order: &OrderRecord) -> Result<(), PublishError> {
+        Err(PublishError::NotTaken(Unavailable::new(PART, "orders wait for their time in the journal")))
     }
 
     fn takes(&self) -> Result<(), Unavailable> {

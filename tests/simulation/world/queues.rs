@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ordering::domain::OrderRecord;
+use ordering::domain::{OrderRecord, Timestamp};
 use ordering::ports::{
     DeadLetter, DeadSubscription, Delivery, Place, PublishError, Queues, Receipt, Settle, Source, Subscription,
     Unavailable,
@@ -60,6 +60,10 @@ impl Queues for Process {
                 true => PublishError::Unknown(unavailable),
                 false => PublishError::NotTaken(unavailable),
             })
+    }
+
+    async fn publish_at(&self, _at: Timestamp, _order: &OrderRecord) -> Result<(), PublishError> {
+        unreachable!("there is a journal")
     }
 
     fn takes(&self) -> Result<(), Unavailable> {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub use backend::BackendError;
 use backend::{Backend, Servers};
 
-use crate::api::{Api, ApiOptions, Orders, Services};
+use crate::api::{Api, ApiOptions, Orders, Services, StreamOptions};
 use crate::batch::BatchLimits;
 use crate::dead_letters::DeadLetterOffice;
 use crate::domain::Stage;
@@ -197,7 +197,12 @@ fn api_options(settings: &Settings) -> ApiOptions {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    ApiOptions { threads, connections_max: settings.api.connections_max, request_timeout: settings.api.request_timeout }
+    ApiOptions {
+        threads,
+        connections_max: settings.api.connections_max,
+        request_timeout: settings.api.request_timeout,
+        streams: StreamOptions { streams_max: settings.api.event_streams_max, heartbeat: settings.api.event_heartbeat },
+    }
 }
 
 fn upkeep_options(settings: &Settings, metrics: &Arc<Metrics>) -> UpkeepOptions {

@@ -3,14 +3,17 @@
 //! It knows how to take an order in, how to find one and what can be done with dead letters; where orders are kept it does not know.
 //!
 //! # Stopping
-//! A stopping server accepts no more connections, answers the requests it has, and asks clients to close theirs.
+//! A stopping server accepts no more connections, answers the requests it has, ends its streams of events, and asks clients
+//! to close their connections.
 
 mod dead_letters;
+mod events;
 mod health;
 mod idempotency;
 mod orders;
 mod parameters;
 pub mod problem;
+mod streams;
 mod view;
 
 use std::net::{SocketAddr, TcpListener};
@@ -24,6 +27,8 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, guard
 
 pub use orders::Orders;
 use problem::Problem;
+pub use streams::StreamOptions;
+use streams::Streams;
 
 use crate::dead_letters::DeadLetterOffice;
 use crate::readiness::Readiness;
@@ -37,6 +42,7 @@ pub struct ApiOptions {
     pub connections_max: usize,
     /// How long the head of a request may take to arrive.
     pub request_timeout: Duration,
+    pub streams: StreamOptions,
 }
 
 /// What a process that takes orders serves.
@@ -110,7 +116,12 @@ fn server(
     under_way: UnderWay,
 ) -> std::io::Result<Server> {
     let stopping = readiness.stopping.clone();
-    let services = services.map(|services| (web::Data::new(services.orders), web::Data::new(services.dead_letters)));
+    let streams = Streams::new(options.streams, stopping.clone());
+    let services = services.map(|services| SharedServices {
+        orders: web::Data::new(services.orders),
+        dead_letters: web::Data::new(services.dead_letters),
+        streams: web::Data::new(streams),
+    });
     let readiness = web::Data::new(readiness);
     let threads = options.threads.max(1);
     let server = HttpServer::new(move || {
@@ -142,16 +153,27 @@ fn server(
     Ok(server)
 }
 
-type SharedServices = (web::Data<Orders>, web::Data<DeadLetterOffice>);
+#[derive(Clone)]
+struct SharedServices {
+    orders: web::Data<Orders>,
+    dead_letters: web::Data<DeadLetterOffice>,
+    streams: web::Data<Streams>,
+}
 
 fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
-    if let Some((orders, dead_letters)) = services {
+    if let Some(SharedServices { orders, dead_letters, streams }) = services {
         app.app_data(orders)
+            .app_data(streams)
             .service(web::resource("/v1/orders").route(web::post().to(orders::place)).default_service(only("POST")))
             .service(
                 web::resource("/v1/orders/{id}")
                     .route(get_or_head().to(orders::find))
                     .default_service(only("GET, HEAD")),
+            )
+            .service(
+                web::resource("/v1/orders/{id}/events")
+                    .route(web::get().to(events::of_order))
+                    .default_service(only("GET")),
             );
         dead_letter_routes(app.app_data(dead_letters));
     }

@@ -117,6 +117,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "cannot-tell", "Cannot tell at the moment", detail).worth_retrying()
     }
 
+    pub fn too_many_streams() -> Self {
+        let detail = "as many streams of events are open as this process may have; try again, or ask another one";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "Too many streams", detail).worth_retrying()
+    }
+
     /// `what` completes the sentence "the parameter `name`: …".
     pub fn wrong_parameter(name: &str, what: &str) -> Self {
         let name: String = name.chars().take(100).collect();

@@ -4,6 +4,7 @@
 //! arguments. So every rule of this folder can be tested by calling it, and replayed by a simulation.
 
 pub mod decision;
+pub mod event;
 pub mod history;
 mod json_tree;
 pub mod order;
@@ -15,6 +16,7 @@ pub mod timestamp;
 pub mod validation;
 
 pub use decision::{Attempts, Decision, End, Outcome, decide};
+pub use event::{Event, EventKind, EventKinds};
 pub use history::{Failure, History, RecordedOutcome, RetriedAttempt, Status, Step, StepOutcome};
 pub use order::{Order, OrderId, OrderRecord, Placed, Problem, Refusal};
 pub use progress::Progress;

@@ -75,6 +75,8 @@ pub struct Api {
     pub connections_max: usize,
     /// 0 for one per core.
     pub threads: usize,
+    pub event_streams_max: usize,
+    pub event_heartbeat: Duration,
 }
 
 /// `batch.…`
@@ -196,6 +198,8 @@ impl Settings {
                 request_timeout: values.duration("api.request_timeout"),
                 connections_max: values.whole("api.connections_max"),
                 threads: values.whole("api.threads"),
+                event_streams_max: values.whole("api.event_streams_max"),
+                event_heartbeat: values.duration("api.event_heartbeat"),
             },
             batch: Batch { orders_max: values.whole("batch.orders_max"), bytes_max: values.whole("batch.bytes_max") },
             stages: Stages(Stage::ALL.map(|stage| StageSettings::from_values(stage, values))),

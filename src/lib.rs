@@ -6,6 +6,8 @@
 //! 2. [`worker`] carries it from stage to stage: begin, handle ([`handlers`]), record, carry out, ack.
 //! 3. The archive keeps it when it has ended; [`lookup`] finds it wherever it is.
 //!
+//! [`live`] passes on what happens to orders to those who listen.
+//!
 //! What no worker can read is kept aside; [`dead_letters`] is what people do with it.
 //! [`upkeep`] keeps the whole in order beside that: it publishes what had to wait, and what a queue has lost.
 //!
@@ -23,6 +25,7 @@ pub mod domain;
 pub mod gate;
 pub mod handlers;
 pub mod intake;
+pub mod live;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;

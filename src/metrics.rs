@@ -2,6 +2,8 @@
 //!
 //! Counters only grow, and begin anew with the process. Names and units follow Prometheus' conventions.
 
+use std::sync::atomic::Ordering;
+
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -25,6 +27,7 @@ pub struct Metrics {
     republished: Counter,
     outbox_published: Counter,
     dead_letters: Counter,
+    events_dropped: Counter,
 }
 
 /// Why an order was not taken.
@@ -75,6 +78,7 @@ impl Default for Metrics {
                 "dead_letters_kept",
                 "Messages nobody could read, brought to where they are kept",
             ),
+            events_dropped: counter(registry_, "feed_events_dropped", "Events that listeners were not told of"),
             registry,
         }
     }
@@ -113,6 +117,11 @@ impl Metrics {
 
     pub fn dead_letters(&self, letters: usize) {
         self.dead_letters.inc_by(letters as u64);
+    }
+
+    /// So many events were dropped in all.
+    pub fn events_dropped(&self, events: u64) {
+        self.events_dropped.inner().store(events, Ordering::Relaxed);
     }
 
     /// All of it in the text format of OpenMetrics.

@@ -10,12 +10,14 @@
 
 mod archive;
 mod dead_letters;
+mod feed;
 mod in_flight;
 mod journal;
 mod queues;
 
 pub use archive::{Archive, Archived};
 pub use dead_letters::{DeadLetter, DeadLetterId, DeadLetterPage, DeadLetters};
+pub use feed::{Feed, Page, Position, Told};
 pub use in_flight::{Begun, Claim, InFlight, Recorded, Scan, Unmoved};
 pub use journal::{Journal, Leases, Purpose};
 pub use queues::{
@@ -36,6 +38,8 @@ pub struct Ports {
     pub dead_letters: Arc<dyn DeadLetters>,
     /// Where queues and in-flight store are one durable file, there is nothing a journal could add.
     pub journal: Option<Arc<dyn Journal>>,
+    /// `None` where nobody wants to listen.
+    pub feed: Option<Arc<dyn Feed>>,
     /// A back end of one process needs none.
     pub leases: Option<Arc<dyn Leases>>,
     pub clock: Arc<dyn Clock>,

@@ -19,6 +19,7 @@ use crate::dead_letters::DeadLetterOffice;
 use crate::domain::Stage;
 use crate::handlers::{Handlers, HttpHandler, HttpOptions, NoWork, Simulated};
 use crate::intake::{Backlog, Intake, IntakeOptions, Journaling};
+use crate::live::Live;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
@@ -128,6 +129,7 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
             let services = parts.orders.then(|| Services {
                 orders: orders(settings, &ports, backlog, &metrics),
                 dead_letters: DeadLetterOffice::new(&ports),
+                live: ports.feed.clone().map(Live::start),
             });
             let readiness = Readiness {
                 ports: ports.clone(),

@@ -17,13 +17,14 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("metrics", &["domain"]),
     ("intake", &["batch", "domain", "metrics", "ports"]),
     ("lookup", &["domain", "ports"]),
+    ("live", &["domain", "ports"]),
     // It says which orders a letter carries.
     ("dead_letters", &["domain", "ports", "wire"]),
     // It takes messages apart that have no business in their queue, and buries them as the bytes they were.
     ("worker", &["batch", "domain", "gate", "handlers", "metrics", "ports", "wire"]),
     ("upkeep", &["batch", "domain", "intake", "metrics", "ports"]),
     ("readiness", &["metrics", "ports"]),
-    ("api", &["dead_letters", "domain", "intake", "lookup", "metrics", "ports", "readiness", "view"]),
+    ("api", &["dead_letters", "domain", "intake", "live", "lookup", "metrics", "ports", "readiness", "view"]),
 ];
 
 /// Products that only their adapter may name.

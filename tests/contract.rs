@@ -1,7 +1,7 @@
 //! What the ports promise, tested against every adapter that stands behind them.
 //!
 //! The suites (`contract/queues.rs`, `in_flight.rs`, `claims.rs`, `scan.rs`, `archive.rs`, `journal.rs`, `leases.rs`,
-//! `dead_letters.rs`) know only the traits. An adapter takes part with a function that makes a subject, or says `None`
+//! `dead_letters.rs`, `feed.rs`) know only the traits. An adapter takes part with a function that makes a subject, or says `None`
 //! if the servers it needs are not there, and one line:
 //!
 //! ```ignore
@@ -39,6 +39,7 @@ mod contract {
     pub mod claims;
     pub mod dead_letters;
     mod embedded;
+    pub mod feed;
     pub mod in_flight;
     pub mod journal;
     pub mod leases;
@@ -50,4 +51,5 @@ mod contract {
     mod postgres_stores;
     mod rabbitmq;
     mod redis;
+    mod redis_feed;
 }

@@ -6,17 +6,24 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::stream;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::Orders;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::streams::{self, Pulse, Streams, Woken};
-use crate::domain::{Event, OrderId, OrderRecord};
+use crate::domain::{Event, EventKinds, OrderId, OrderRecord, Stage};
+use crate::live::{Listener, Live, News, OrderListener};
 use crate::lookup::Lookup;
+use crate::ports::{Position, Told};
 use crate::view;
 
 /// An order is looked at so often at least.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The wait after the feed could not be read.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// What a stream is told where it misses something.
+const GAP: &[u8] = br#"{"type":"gap"}"#;
 
 /// `GET /v1/orders/{id}/events`: what has happened to an order, and what happens until its end.
 pub async fn of_order(
@@ -24,6 +31,7 @@ pub async fn of_order(
     id: web::Path<String>,
     orders: web::Data<Orders>,
     streams: web::Data<Streams>,
+    live: web::Data<Option<Live>>,
 ) -> Result<HttpResponse, Problem> {
     Parameters::of(&request, &[])?;
     let id = OrderId::parse(&id).ok_or_else(Problem::not_an_id)?;
@@ -36,6 +44,7 @@ pub async fn of_order(
     let last = streams::last_event_id(&request, |id| id.parse().ok());
     let mut following = Following {
         lookup: orders.lookup.clone(),
+        listener: live.as_ref().as_ref().map(|live| live.watch(id)),
         id,
         last,
         frames: VecDeque::from([streams::hello()]),
@@ -53,6 +62,8 @@ pub async fn of_order(
 /// One client that follows one order.
 struct Following {
     lookup: Lookup,
+    /// `None` where nothing is told: then looking again has to do.
+    listener: Option<OrderListener>,
     id: OrderId,
     /// The sequence of the last event it has seen.
     last: Option<u64>,
@@ -70,7 +81,14 @@ impl Following {
             if self.has_ended {
                 return None;
             }
-            match self.pulse.wait(tokio::time::sleep(LOOK_EVERY)).await {
+            let listener = &self.listener;
+            let woken = async {
+                match listener {
+                    Some(listener) => drop(tokio::time::timeout(LOOK_EVERY, listener.woken()).await),
+                    None => tokio::time::sleep(LOOK_EVERY).await,
+                }
+            };
+            match self.pulse.wait(woken).await {
                 Woken::Up(()) => {}
                 Woken::Beat => self.frames.push_back(streams::heartbeat()),
                 Woken::Stopping => return None,
@@ -94,5 +112,130 @@ impl Following {
         }
         self.has_ended = record.history.status().has_ended();
         self.frames.len() > before
+    }
+}
+
+/// `GET /v1/events`: what happens to all orders.
+pub async fn of_all(
+    request: HttpRequest,
+    streams: web::Data<Streams>,
+    live: web::Data<Option<Live>>,
+) -> Result<HttpResponse, Problem> {
+    let parameters = Parameters::of(&request, &["type", "stage"])?;
+    let filter = Filter { kinds: parameters.event_kinds()?, stages: parameters.stages()? };
+    let live = live.as_ref().as_ref().ok_or_else(Problem::events_off)?;
+    let pulse = streams.open()?;
+    // Before the position: what comes in between comes twice, and is recognised.
+    let listener = live.listen();
+    let last = match streams::last_event_id(&request, Position::parse) {
+        Some(last) => last,
+        None => live.feed().end().await.map_err(|unavailable| Problem::no_feed(&unavailable))?,
+    };
+    let hearing = Hearing {
+        live: live.clone(),
+        listener,
+        filter,
+        last,
+        is_behind: true,
+        frames: VecDeque::from([streams::hello()]),
+        pulse,
+    };
+    Ok(streams::answer(stream::unfold(hearing, Hearing::next)))
+}
+
+/// Which events somebody wants to hear of.
+struct Filter {
+    kinds: Option<EventKinds>,
+    /// None: of all stages, and of no stage.
+    stages: Option<Vec<Stage>>,
+}
+
+impl Filter {
+    fn passes(&self, event: &Event) -> bool {
+        self.kinds.is_none_or(|kinds| kinds.contains(event.kind))
+            && self.stages.as_ref().is_none_or(|stages| event.stage.is_some_and(|stage| stages.contains(&stage)))
+    }
+}
+
+/// One client that listens to all orders.
+struct Hearing {
+    live: Live,
+    listener: Listener,
+    filter: Filter,
+    /// As far as it has heard.
+    last: Position,
+    /// There may be more that it is to read for itself.
+    is_behind: bool,
+    frames: VecDeque<Vec<u8>>,
+    pulse: Pulse,
+}
+
+impl Hearing {
+    async fn next(mut self) -> Option<(Vec<u8>, Hearing)> {
+        loop {
+            if let Some(frame) = self.frames.pop_front() {
+                return Some((frame, self));
+            }
+            if self.is_behind {
+                self.catch_up().await?;
+                continue;
+            }
+            match self.pulse.wait(self.listener.news.recv()).await {
+                Woken::Up(Ok(news)) => self.hear(&news),
+                Woken::Up(Err(RecvError::Lagged(_))) => self.is_behind = true,
+                Woken::Up(Err(RecvError::Closed)) | Woken::Stopping => return None,
+                Woken::Beat => self.frames.push_back(streams::heartbeat()),
+            }
+        }
+    }
+
+    /// Reads on from where it is; `None` if the stream is to end.
+    async fn catch_up(&mut self) -> Option<()> {
+        let (live, last) = (&self.live, self.last);
+        let read = async {
+            let page = live.feed().read(last).await;
+            if page.is_err() {
+                tokio::time::sleep(TRY_AGAIN_AFTER).await;
+            }
+            page.ok()
+        };
+        match self.pulse.wait(read).await {
+            Woken::Up(Some(page)) => match page.next {
+                Some(next) => self.take_in(&page.told, next),
+                None => self.is_behind = false,
+            },
+            Woken::Up(None) => {}
+            Woken::Beat => self.frames.push_back(streams::heartbeat()),
+            Woken::Stopping => return None,
+        }
+        Some(())
+    }
+
+    fn hear(&mut self, news: &News) {
+        let has_gap = news.told.iter().any(|(_, told)| *told == Told::Gap);
+        match () {
+            // After a gap positions may begin anew.
+            () if has_gap => self.take_in(&news.told, news.upto),
+            () if news.after > self.last => self.is_behind = true,
+            () if news.upto > self.last => {
+                let new: Vec<_> = news.told.iter().filter(|(at, _)| *at > self.last).cloned().collect();
+                self.take_in(&new, news.upto);
+            }
+            () => {}
+        }
+    }
+
+    fn take_in(&mut self, told: &[(Position, Told)], upto: Position) {
+        for (at, told) in told {
+            match told {
+                Told::Gap => self.frames.push_back(streams::frame(None, "gap", GAP)),
+                Told::Event(event) if self.filter.passes(event) => {
+                    let frame = streams::frame(Some(&at.to_string()), event.kind.as_str(), &view::event(event));
+                    self.frames.push_back(frame);
+                }
+                Told::Event(_) => {}
+            }
+        }
+        self.last = upto;
     }
 }

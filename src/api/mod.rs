@@ -31,6 +31,7 @@ pub use streams::StreamOptions;
 use streams::Streams;
 
 use crate::dead_letters::DeadLetterOffice;
+use crate::live::Live;
 use crate::readiness::Readiness;
 
 /// How the server treats connections.
@@ -49,6 +50,8 @@ pub struct ApiOptions {
 pub struct Services {
     pub orders: Orders,
     pub dead_letters: DeadLetterOffice,
+    /// `None` where nothing is told.
+    pub live: Option<Live>,
 }
 
 /// How long an idle connection is kept.
@@ -121,6 +124,7 @@ fn server(
         orders: web::Data::new(services.orders),
         dead_letters: web::Data::new(services.dead_letters),
         streams: web::Data::new(streams),
+        live: web::Data::new(services.live),
     });
     let readiness = web::Data::new(readiness);
     let threads = options.threads.max(1);
@@ -158,12 +162,14 @@ struct SharedServices {
     orders: web::Data<Orders>,
     dead_letters: web::Data<DeadLetterOffice>,
     streams: web::Data<Streams>,
+    live: web::Data<Option<Live>>,
 }
 
 fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
-    if let Some(SharedServices { orders, dead_letters, streams }) = services {
+    if let Some(SharedServices { orders, dead_letters, streams, live }) = services {
         app.app_data(orders)
             .app_data(streams)
+            .app_data(live)
             .service(web::resource("/v1/orders").route(web::post().to(orders::place)).default_service(only("POST")))
             .service(
                 web::resource("/v1/orders/{id}")
@@ -174,7 +180,8 @@ fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
                 web::resource("/v1/orders/{id}/events")
                     .route(web::get().to(events::of_order))
                     .default_service(only("GET")),
-            );
+            )
+            .service(web::resource("/v1/events").route(web::get().to(events::of_all)).default_service(only("GET")));
         dead_letter_routes(app.app_data(dead_letters));
     }
     app.service(web::resource("/healthz").route(get_or_head().to(health::healthz)).default_service(only("GET, HEAD")))

@@ -117,6 +117,16 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "cannot-tell", "Cannot tell at the moment", detail).worth_retrying()
     }
 
+    pub fn events_off() -> Self {
+        let detail = "what happens to all orders is not told here: the setting `events` is `off`";
+        Self::new(StatusCode::NOT_FOUND, "events-off", "Events are off", detail)
+    }
+
+    /// The live feed does not answer.
+    pub fn no_feed(unavailable: &Unavailable) -> Self {
+        Self::out_of_reach(format!("the feed of events is out of reach ({}); try again", unavailable.part))
+    }
+
     pub fn too_many_streams() -> Self {
         let detail = "as many streams of events are open as this process may have; try again, or ask another one";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "Too many streams", detail).worth_retrying()

@@ -12,6 +12,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::dead::DeadArgs;
+use crate::client::events::EventsArgs;
 use crate::client::get::GetArgs;
 use crate::client::submit::SubmitArgs;
 use crate::domain::Stage;
@@ -110,6 +111,16 @@ Examples:
   ordering get 0193f0a1-7c3e-7b11-8f00-0123456789ab --json | jq .status")]
     Get(GetArgs),
 
+    /// Show what happens to an order, or to all orders, as it happens
+    #[command(after_help = "\
+Examples:
+  ordering events 0193f0a1-7c3e-7b11-8f00-0123456789ab
+      Everything since it was accepted, until it has ended.
+  ordering events
+  ordering events --type order.failed --json | jq .reason
+Streams that break off are taken up again. Exit code 0 if the order has ended, 1 if it could not be followed.")]
+    Events(EventsArgs),
+
     /// Look at the messages that no worker could read, put them back, or drop them
     #[command(after_help = "\
 Examples:
@@ -151,7 +162,7 @@ impl WorkerArgs {
 }
 
 /// Knows both spellings of a stage, and shows one.
-fn stage_parser() -> impl TypedValueParser<Value = Stage> {
+pub(crate) fn stage_parser() -> impl TypedValueParser<Value = Stage> {
     let names = Stage::ALL.map(|stage| {
         let name = PossibleValue::new(stage.as_kebab());
         match stage.as_snake() == stage.as_kebab() {

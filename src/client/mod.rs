@@ -5,6 +5,7 @@
 
 mod bounded_lines;
 pub mod dead;
+pub mod events;
 pub mod get;
 mod http;
 mod input;

@@ -109,6 +109,8 @@ pub const KEYS: &[Key] = &[
         "What Postgres keeps of orders in flight: `off` only those of which there is no record otherwise, `accepted` all, so that they are known of even when Redis and RabbitMQ have lost them."),
     key("reconcile_after", duration(secs(1), secs(DAY)), "10m", "",
         "An order that has not moved for so long, while its queue was empty, is published again. Longer than any call of a handler takes."),
+    key("events", Kind::Choice(&["on", "off"]), "on", "",
+        "Whether what happens to orders is told to those who listen to all orders at once (`GET /v1/events`). It costs Redis a little; webhooks and streams of single orders do without it."),
     key("log.level", Kind::LogLevel, "info", "",
         "`off`, `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,ordering::worker=debug`."),
     key("log.format", Kind::Choice(&["auto", "pretty", "json"]), "auto", "",

@@ -26,6 +26,8 @@ pub struct Settings {
     pub max_deliveries: u32,
     pub journal: Journal,
     pub reconcile_after: Duration,
+    /// Whether `events` is `on`.
+    pub events: bool,
     pub log: Log,
     pub api: Api,
     pub batch: Batch,
@@ -183,6 +185,7 @@ impl Settings {
                 _ => Journal::Off,
             },
             reconcile_after: values.duration("reconcile_after"),
+            events: values.text("events") == "on",
             log: Log {
                 level: values.text("log.level").to_owned(),
                 format: match values.text("log.format") {

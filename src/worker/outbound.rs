@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::hold::Ticket;
+use super::outside::Outside;
 use crate::batch::{Batches, Load};
 use crate::domain::OrderRecord;
 use crate::ports::{Place, Ports, PublishError};
@@ -28,13 +29,14 @@ const WAITS_MS: [u64; 8] = [50, 100, 200, 400, 800, 1_600, 3_200, 5_000];
 
 pub(super) struct Outbound {
     ports: Ports,
+    outside: Outside,
     outgoing: Batches<Outgoing>,
     stop: CancellationToken,
 }
 
 impl Outbound {
-    pub(super) fn new(ports: &Ports, outgoing: Batches<Outgoing>, stop: CancellationToken) -> Self {
-        Outbound { ports: ports.clone(), outgoing, stop }
+    pub(super) fn new(ports: &Ports, outside: Outside, outgoing: Batches<Outgoing>, stop: CancellationToken) -> Self {
+        Outbound { ports: ports.clone(), outside, outgoing, stop }
     }
 
     /// Runs until the last sender is gone.
@@ -52,6 +54,7 @@ impl Outbound {
             }
             for (place, orders, tickets) in by_place {
                 if publish(&self.ports, place, &orders, &self.stop).await.is_ok() {
+                    self.outside.carried_out(&orders);
                     tickets.into_iter().for_each(Ticket::settle);
                 }
             }

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::finish::Finished;
 use super::hold::Ticket;
 use super::outbound::publish;
+use super::outside::Outside;
 use super::unpack::{InHand, unpack};
 use super::{StageOptions, WorkerOptions};
 use crate::batch::{BatchLimits, Batches, Load};
@@ -38,6 +39,7 @@ pub(super) struct Receiver {
     gates: Gates,
     work: Arc<Work>,
     ports: Ports,
+    outside: Outside,
     metrics: Arc<Metrics>,
     at_work: Arc<Semaphore>,
     handlers: TaskTracker,
@@ -70,6 +72,7 @@ impl Receiver {
     pub(super) fn new(
         options: &WorkerOptions,
         ports: &Ports,
+        outside: Outside,
         stage: StageOptions,
         finished: mpsc::Sender<Finished>,
         stop: CancellationToken,
@@ -77,6 +80,7 @@ impl Receiver {
         Receiver {
             batch: options.batch,
             ports: ports.clone(),
+            outside,
             metrics: options.metrics.clone(),
             gates: Gates::new(stage.handler.gate()),
             at_work: Arc::new(Semaphore::new(stage.at_once)),
@@ -209,6 +213,12 @@ impl Receiver {
         let (orders, held): (Vec<_>, Vec<_>) =
             in_hand.into_iter().map(|i| (i.order, (i.ticket, i.delivered_with))).unzip();
         let begun = self.begun(stage, now, &orders).await;
+        let is_begun = |begun: &Begun| match begun {
+            Begun::Fresh { deliveries: _ } | Begun::Absent => true,
+            Begun::Recorded(_) | Begun::Passed => false,
+        };
+        let began = orders.iter().zip(&begun).filter(|(_, begun)| is_begun(begun)).map(|(order, _)| order);
+        self.outside.begun(stage, now, began);
         for ((order, (ticket, delivered_with)), begun) in orders.into_iter().zip(held).zip(begun) {
             let permit = permits.split(each);
             match begun {

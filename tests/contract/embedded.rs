@@ -127,3 +127,17 @@ mod dead_letters {
 
     crate::contract::dead_letters::suite!(subject);
 }
+
+mod feed {
+    use std::sync::Arc;
+
+    use ordering::adapters::embedded::EmbeddedFeed;
+
+    use crate::contract::feed::{EVENTS_MAX, Subject};
+
+    async fn subject() -> Option<Subject> {
+        Some(Subject { feed: Arc::new(EmbeddedFeed::of(EVENTS_MAX)), other: None })
+    }
+
+    crate::contract::feed::suite!(subject);
+}

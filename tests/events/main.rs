@@ -1,5 +1,7 @@
 //! How the outside is told what happens to orders: streams of events, and webhooks.
 
+mod all;
+mod commands;
 mod order;
 #[path = "../support/sse.rs"]
 mod sse;

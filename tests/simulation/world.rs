@@ -266,6 +266,7 @@ impl Process {
             archive: shared.clone(),
             dead_letters: shared.clone(),
             journal: Some(shared.clone()),
+            feed: None,
             leases: Some(shared),
             clock: self.world.clone(),
             random: self.world.clone(),

@@ -28,6 +28,8 @@ pub struct Sse {
 
 /// Asks for a stream; whatever is answered.
 pub async fn ask(url: &str, last_event_id: Option<&str>) -> Response {
+    // An error means that somebody was faster.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().no_proxy().build().unwrap();
     let mut request = client.get(url);
     if let Some(id) = last_event_id {

@@ -28,6 +28,7 @@ mod chores;
 mod contents;
 mod database;
 mod dead_letters;
+mod feed;
 mod folder;
 mod group_commit;
 mod in_flight;
@@ -47,6 +48,7 @@ use std::time::Duration;
 
 pub use archive::EmbeddedArchive;
 pub use dead_letters::EmbeddedDeadLetters;
+pub use feed::EmbeddedFeed;
 pub use in_flight::EmbeddedInFlight;
 pub use queues::EmbeddedQueues;
 

@@ -19,6 +19,7 @@
 
 mod calls;
 mod connection;
+mod feed;
 mod record;
 mod scan;
 
@@ -35,6 +36,7 @@ use crate::ports::{Begun, Claim, Clock, InFlight, Recorded, Scan, SystemClock, U
 use calls::{Attempt, Brings, Call, Reply, Run, behind, number, read_claim};
 pub use connection::parse_url;
 use connection::{Connection, Script};
+pub use feed::RedisFeed;
 use record::{Record, last_word_of, progress_of};
 
 /// What it is called in errors and logs.

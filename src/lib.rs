@@ -6,7 +6,7 @@
 //! 2. [`worker`] carries it from stage to stage: begin, handle ([`handlers`]), record, carry out, ack.
 //! 3. The archive keeps it when it has ended; [`lookup`] finds it wherever it is.
 //!
-//! [`live`] passes on what happens to orders to those who listen.
+//! [`live`] passes on what happens to orders to those who listen, [`webhooks`] are those who must be told.
 //!
 //! What no worker can read is kept aside; [`dead_letters`] is what people do with it.
 //! [`upkeep`] keeps the whole in order beside that: it publishes what had to wait, and what a queue has lost.
@@ -36,5 +36,6 @@ pub mod roles;
 pub mod settings;
 pub mod upkeep;
 pub mod view;
+pub mod webhooks;
 pub mod wire;
 pub mod worker;

@@ -48,6 +48,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Submit(args) => client::submit::run(args).await,
         Command::Get(args) => client::get::run(args).await,
         Command::Events(args) => client::events::run(args).await,
+        Command::Webhook(args) => client::webhook::run(args).await,
         Command::Dead(args) => client::dead::run(args).await,
         Command::Completions(args) => cli::completions::run(&args),
     }

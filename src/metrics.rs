@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::domain::{Stage, Status};
@@ -16,7 +17,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 type Labels = [(&'static str, &'static str); 1];
 
-/// All counters of a process.
+/// All that a process counts.
 pub struct Metrics {
     registry: Registry,
     accepted: Counter,
@@ -28,6 +29,8 @@ pub struct Metrics {
     outbox_published: Counter,
     dead_letters: Counter,
     events_dropped: Counter,
+    webhook_events: Family<Labels, Counter>,
+    webhook_events_pending: Gauge,
 }
 
 /// Why an order was not taken.
@@ -47,6 +50,26 @@ impl Refused {
             Refused::Overloaded => "overloaded",
             Refused::Unconfirmed => "unconfirmed",
             Refused::KeyReused => "key_reused",
+        }
+    }
+}
+
+/// What came of sending an event to a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    Yes,
+    /// It is sent again.
+    NotYet,
+    /// It is given up.
+    Never,
+}
+
+impl Delivered {
+    fn as_str(self) -> &'static str {
+        match self {
+            Delivered::Yes => "delivered",
+            Delivered::NotYet => "failed",
+            Delivered::Never => "given_up",
         }
     }
 }
@@ -78,6 +101,12 @@ impl Default for Metrics {
                 "dead_letters_kept",
                 "Messages nobody could read, brought to where they are kept",
             ),
+            webhook_events: family(registry_, "webhook_events_sent", "Events sent to webhooks, by what came of it"),
+            webhook_events_pending: {
+                let (gauge, help) = (Gauge::default(), "Events that webhooks have yet to take");
+                registry_.register("webhook_events_pending", help, gauge.clone());
+                gauge
+            },
             events_dropped: counter(registry_, "feed_events_dropped", "Events that listeners were not told of"),
             registry,
         }
@@ -117,6 +146,16 @@ impl Metrics {
 
     pub fn dead_letters(&self, letters: usize) {
         self.dead_letters.inc_by(letters as u64);
+    }
+
+    /// An event was sent to a webhook.
+    pub fn webhook_event(&self, delivered: Delivered) {
+        self.webhook_events.get_or_create(&[("result", delivered.as_str())]).inc();
+    }
+
+    /// So many events wait to be taken by webhooks; said by the process that sends them.
+    pub fn webhook_events_pending(&self, events: u64) {
+        self.webhook_events_pending.set(i64::try_from(events).unwrap_or(i64::MAX));
     }
 
     /// So many events were dropped in all.

@@ -14,6 +14,7 @@ mod feed;
 mod in_flight;
 mod journal;
 mod queues;
+mod webhooks;
 
 pub use archive::{Archive, Archived};
 pub use dead_letters::{DeadLetter, DeadLetterId, DeadLetterPage, DeadLetters};
@@ -21,9 +22,10 @@ pub use feed::{Feed, Page, Position, Told};
 pub use in_flight::{Begun, Claim, InFlight, Recorded, Scan, Unmoved};
 pub use journal::{Journal, Leases, Purpose};
 pub use queues::{
-    DeadDelivery, DeadSubscription, Delivery, Place, PublishError, Queues, Receipt, Settle, Source, Subscription,
-    UnknownSource, Unreadable,
+    DeadDelivery, DeadSubscription, Delivery, EventDelivery, EventSubscription, Place, PublishError, Queues, Receipt,
+    Settle, Source, Subscription, UnknownSource, Unreadable,
 };
+pub use webhooks::{Due, Sent, Tally, Webhook, WebhookId, Webhooks};
 
 use std::sync::Arc;
 
@@ -36,6 +38,7 @@ pub struct Ports {
     pub in_flight: Arc<dyn InFlight>,
     pub archive: Arc<dyn Archive>,
     pub dead_letters: Arc<dyn DeadLetters>,
+    pub webhooks: Arc<dyn Webhooks>,
     /// Where queues and in-flight store are one durable file, there is nothing a journal could add.
     pub journal: Option<Arc<dyn Journal>>,
     /// `None` where nobody wants to listen.

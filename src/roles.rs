@@ -26,7 +26,9 @@ use crate::ports::Ports;
 use crate::process;
 use crate::readiness::Readiness;
 use crate::settings::{self, Settings};
-use crate::upkeep::{Upkeep, UpkeepOptions};
+use crate::upkeep::{Upkeep, UpkeepOptions, WebhookOptions};
+use crate::webhooks::WebhookOffice;
+use crate::webhooks::sender::{RetryOptions, Sender};
 use crate::worker::{StageOptions, Worker, WorkerOptions};
 
 /// Why a role could not run. None of these passes by itself.
@@ -42,6 +44,8 @@ pub enum RoleError {
     Backend(#[from] BackendError),
     #[error("the http handler of {stage} cannot be set up")]
     HttpHandler { stage: Stage, source: reqwest::Error },
+    #[error("webhooks cannot be called")]
+    Webhooks(#[source] reqwest::Error),
     /// The program brings a handler, and the settings name one.
     #[error(
         "stages.{stage}.handler is set, and this program has a handler of its own for the stage: leave it at `none`"
@@ -114,6 +118,7 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
     process::install_tls();
     // Before anything is opened: what is wrong here does not pass.
     let stages = stages(settings, parts.stages, handlers)?;
+    let sender = Sender::new(settings.webhooks.timeout).map_err(RoleError::Webhooks)?;
     let stop = process::stop_signal().map_err(RoleError::Signals)?;
     // The port first: the likeliest error of a second start, and the cheapest to find.
     let listener = parts.listen.map(listen).transpose()?;
@@ -121,7 +126,11 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
     let ports = backend.ports();
     let backlog = Backlog::default();
     let metrics = Arc::new(Metrics::default());
-    let upkeep = Upkeep::start(&upkeep_options(settings, &metrics), &ports, parts.orders.then(|| backlog.clone()));
+    let upkeep = Upkeep::start(
+        &upkeep_options(settings, &metrics, sender.clone()),
+        &ports,
+        parts.orders.then(|| backlog.clone()),
+    );
     let worker = (!stages.is_empty()).then(|| start_worker(settings, &ports, &metrics, stages));
     let stopping = CancellationToken::new();
     let api = match listener {
@@ -129,6 +138,7 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
             let services = parts.orders.then(|| Services {
                 orders: orders(settings, &ports, backlog, &metrics),
                 dead_letters: DeadLetterOffice::new(&ports),
+                webhooks: WebhookOffice::new(&ports, sender),
                 live: ports.feed.clone().map(Live::start),
             });
             let readiness = Readiness {
@@ -207,7 +217,8 @@ fn api_options(settings: &Settings) -> ApiOptions {
     }
 }
 
-fn upkeep_options(settings: &Settings, metrics: &Arc<Metrics>) -> UpkeepOptions {
+fn upkeep_options(settings: &Settings, metrics: &Arc<Metrics>, sender: Sender) -> UpkeepOptions {
+    let settings::Webhooks { timeout: _, at_once, retry_base, retry_cap, give_up_after } = settings.webhooks;
     UpkeepOptions {
         // A name can be given twice, a lease must not be.
         holder: format!("{} {:08x}", settings.worker_name, rand::random::<u32>()).into(),
@@ -215,6 +226,11 @@ fn upkeep_options(settings: &Settings, metrics: &Arc<Metrics>) -> UpkeepOptions 
         reconcile_after: settings.reconcile_after,
         backlog_max_messages: settings.api.backlog_max_messages,
         metrics: metrics.clone(),
+        webhooks: WebhookOptions {
+            sender,
+            at_once,
+            retry: RetryOptions { base: retry_base, cap: retry_cap, give_up_after },
+        },
     }
 }
 

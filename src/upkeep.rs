@@ -3,6 +3,7 @@
 //! - [`outbox`] publishes what could not be published when it was accepted, and clears the journal of what has ended;
 //! - [`reconciler`] publishes again what a queue has lost;
 //! - [`dead_letters`] brings dead letters from their queue to where people can look at them;
+//! - [`webhooks`] brings events to where they are kept for webhooks, and sends them;
 //! - [`backlog`] says when more orders wait than the system should take on.
 //!
 //! Each runs in every process, so that none is missed when a process dies; where one at a time is enough they agree by
@@ -16,6 +17,7 @@ pub mod dead_letters;
 mod lease;
 pub mod outbox;
 pub mod reconciler;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,7 @@ use crate::domain::OrderRecord;
 use crate::intake::Backlog;
 use crate::metrics::Metrics;
 use crate::ports::{Place, Ports};
+pub use webhooks::WebhookOptions;
 
 pub struct UpkeepOptions {
     /// The process, among those that share the leases.
@@ -39,6 +42,7 @@ pub struct UpkeepOptions {
     /// Messages in the first queue past which the backlog is full.
     pub backlog_max_messages: u64,
     pub metrics: Arc<Metrics>,
+    pub webhooks: WebhookOptions,
 }
 
 /// The tasks at work.
@@ -61,7 +65,7 @@ impl Upkeep {
                 metrics: options.metrics.clone(),
             };
             tasks.spawn(outbox.run(stop.clone()));
-            let reconciler = reconciler::Reconciler::new(ports, lease, options);
+            let reconciler = reconciler::Reconciler::new(ports, lease.clone(), options);
             tasks.spawn(reconciler.run(stop.clone()));
         }
         if let Some(subscription) = ports.queues.dead_letters(dead_letters::PREFETCH) {
@@ -72,6 +76,11 @@ impl Upkeep {
                 stop.clone(),
             ));
         }
+        if let Some(subscription) = ports.queues.events(webhooks::PREFETCH) {
+            tasks.spawn(webhooks::keep(subscription, ports.webhooks.clone(), stop.clone()));
+        }
+        let deliverer = webhooks::Deliverer::new(ports, lease, options.metrics.clone(), options.webhooks.clone());
+        tasks.spawn(deliverer.run(stop.clone()));
         if let Some(backlog) = backlog {
             tasks.spawn(backlog::watch(ports.queues.clone(), backlog, options.backlog_max_messages, stop.clone()));
         }

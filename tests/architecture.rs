@@ -22,9 +22,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("dead_letters", &["domain", "ports", "wire"]),
     // It takes messages apart that have no business in their queue, and buries them as the bytes they were.
     ("worker", &["batch", "domain", "gate", "handlers", "metrics", "ports", "wire"]),
-    ("upkeep", &["batch", "domain", "intake", "metrics", "ports"]),
+    ("webhooks", &["domain", "handlers", "ports", "view"]),
+    ("upkeep", &["batch", "domain", "intake", "metrics", "ports", "webhooks"]),
     ("readiness", &["metrics", "ports"]),
-    ("api", &["dead_letters", "domain", "intake", "live", "lookup", "metrics", "ports", "readiness", "view"]),
+    (
+        "api",
+        &["dead_letters", "domain", "intake", "live", "lookup", "metrics", "ports", "readiness", "view", "webhooks"],
+    ),
 ];
 
 /// Products that only their adapter may name.

@@ -1,7 +1,7 @@
 //! What the ports promise, tested against every adapter that stands behind them.
 //!
 //! The suites (`contract/queues.rs`, `in_flight.rs`, `claims.rs`, `scan.rs`, `archive.rs`, `journal.rs`, `leases.rs`,
-//! `dead_letters.rs`, `feed.rs`) know only the traits. An adapter takes part with a function that makes a subject, or says `None`
+//! `dead_letters.rs`, `feed.rs`, `webhooks.rs`) know only the traits. An adapter takes part with a function that makes a subject, or says `None`
 //! if the servers it needs are not there, and one line:
 //!
 //! ```ignore
@@ -45,6 +45,7 @@ mod contract {
     pub mod leases;
     pub mod queues;
     pub mod scan;
+    pub mod webhooks;
 
     mod postgres;
     mod postgres_failover;

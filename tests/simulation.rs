@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ordering::batch::BatchLimits;
-use ordering::domain::{Order, OrderId, OrderRecord, Outcome, RetryPolicy, Stage, Status};
+use ordering::domain::{Event, Order, OrderId, OrderRecord, Outcome, RetryPolicy, Stage, Status};
 use ordering::gate::Gate;
 use ordering::handlers::{Call, Handler};
 use ordering::intake::{Backlog, Intake, IntakeOptions, Journaling, NotAccepted};
 use ordering::lookup::Lookup;
 use ordering::ports::{Clock, InFlight, Place, Queues, Source};
-use ordering::upkeep::{Upkeep, UpkeepOptions};
+use ordering::upkeep::{Upkeep, UpkeepOptions, WebhookOptions};
+use ordering::webhooks::sender::{RetryOptions, Sender};
 use ordering::worker::{StageOptions, Worker, WorkerOptions};
 use rand::Rng;
 use tokio::sync::watch;
@@ -122,12 +123,22 @@ struct WorkerProcess {
 }
 
 fn start_upkeep(process: &Process, backlog: Option<Backlog>) -> Upkeep {
+    ordering::process::install_tls();
     let options = UpkeepOptions {
         holder: process.name().into(),
         batch: limits(),
         reconcile_after: RECONCILE_AFTER,
         backlog_max_messages: 1_000,
         metrics: Arc::default(),
+        webhooks: WebhookOptions {
+            sender: Sender::new(Duration::from_secs(1)).unwrap(),
+            at_once: 1,
+            retry: RetryOptions {
+                base: Duration::from_secs(1),
+                cap: Duration::from_secs(1),
+                give_up_after: Duration::from_secs(1),
+            },
+        },
     };
     Upkeep::start(&options, &process.ports(), backlog)
 }
@@ -360,6 +371,17 @@ fn check(world: &Arc<World>, promises: &Promises, kind: Kind) {
     for order in archive.values() {
         let customer = order.order.fields().unwrap().customer_id.into_owned();
         assert!(!promises.refused.contains(&customer), "the order of {customer} was refused and carried out");
+    }
+    let told = world.told();
+    for order in archive.values() {
+        let events = Event::all_of(order);
+        // Of steps that were taken while a queue was lost the messages may be gone that would have told.
+        let must_be_told = if kind.loses_queues() { &events[events.len() - 1..] } else { &events[..] };
+        for event in must_be_told {
+            let told = told.get(&(event.order, event.sequence));
+            assert!(told.is_some(), "nobody was told of {event:?}");
+            assert!(!kind.has_fence() || told == Some(&event.kind), "{told:?} was told instead of {event:?}");
+        }
     }
     assert_eq!(world.buried(), 0, "a message of ours was taken for a dead letter");
     for (point, recorded) in world.ever_recorded() {

@@ -1,6 +1,6 @@
 //! The HTTP interface. doc/http-api.md describes it for its users.
 //!
-//! It knows how to take an order in, how to find one and what can be done with dead letters; where orders are kept it does not know.
+//! It knows how to take an order in, how to find one, who listens, and what can be done with dead letters and webhooks; where orders are kept it does not know.
 //!
 //! # Stopping
 //! A stopping server accepts no more connections, answers the requests it has, ends its streams of events, and asks clients
@@ -15,6 +15,7 @@ mod parameters;
 pub mod problem;
 mod streams;
 mod view;
+mod webhooks;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use streams::Streams;
 use crate::dead_letters::DeadLetterOffice;
 use crate::live::Live;
 use crate::readiness::Readiness;
+use crate::webhooks::WebhookOffice;
 
 /// How the server treats connections.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,7 @@ pub struct ApiOptions {
 pub struct Services {
     pub orders: Orders,
     pub dead_letters: DeadLetterOffice,
+    pub webhooks: WebhookOffice,
     /// `None` where nothing is told.
     pub live: Option<Live>,
 }
@@ -125,6 +128,7 @@ fn server(
         dead_letters: web::Data::new(services.dead_letters),
         streams: web::Data::new(streams),
         live: web::Data::new(services.live),
+        webhooks: web::Data::new(services.webhooks),
     });
     let readiness = web::Data::new(readiness);
     let threads = options.threads.max(1);
@@ -163,10 +167,11 @@ struct SharedServices {
     dead_letters: web::Data<DeadLetterOffice>,
     streams: web::Data<Streams>,
     live: web::Data<Option<Live>>,
+    webhooks: web::Data<WebhookOffice>,
 }
 
 fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
-    if let Some(SharedServices { orders, dead_letters, streams, live }) = services {
+    if let Some(SharedServices { orders, dead_letters, streams, live, webhooks }) = services {
         app.app_data(orders)
             .app_data(streams)
             .app_data(live)
@@ -183,6 +188,7 @@ fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
             )
             .service(web::resource("/v1/events").route(web::get().to(events::of_all)).default_service(only("GET")));
         dead_letter_routes(app.app_data(dead_letters));
+        webhook_routes(app.app_data(webhooks));
     }
     app.service(web::resource("/healthz").route(get_or_head().to(health::healthz)).default_service(only("GET, HEAD")))
         .service(web::resource("/metrics").route(get_or_head().to(health::metrics)).default_service(only("GET, HEAD")))
@@ -213,6 +219,26 @@ fn dead_letter_routes(app: &mut web::ServiceConfig) {
             .route(web::post().to(dead_letters::replay))
             .default_service(only("POST")),
     );
+}
+
+fn webhook_routes(app: &mut web::ServiceConfig) {
+    app.service(
+        web::resource("/v1/webhooks")
+            .route(get_or_head().to(webhooks::list))
+            .route(web::post().to(webhooks::add))
+            .default_service(only("GET, HEAD, POST")),
+    )
+    .service(
+        web::resource("/v1/webhooks/{id}").route(web::delete().to(webhooks::remove)).default_service(only("DELETE")),
+    )
+    .service(
+        web::resource("/v1/webhooks/{id}/test").route(web::post().to(webhooks::test)).default_service(only("POST")),
+    );
+}
+
+/// An answer of 200 that nobody keeps.
+fn answer(json: &serde_json::Value) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(json)
 }
 
 fn get_or_head() -> actix_web::Route {

@@ -57,7 +57,7 @@ pub async fn find(id: web::Path<String>, orders: web::Data<Orders>) -> Result<Ht
     }
 }
 
-fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
+pub(super) fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
     let found = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = found.map(|value| value.split(';').next().unwrap_or_default().trim());
     match essence {
@@ -66,7 +66,8 @@ fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
     }
 }
 
-async fn read(body: web::Payload, orders: &Orders) -> Result<web::Bytes, Problem> {
+/// The whole body, within its limits.
+pub(super) async fn read(body: web::Payload, orders: &Orders) -> Result<web::Bytes, Problem> {
     let bytes_max = orders.body_bytes_max;
     match tokio::time::timeout(orders.body_timeout, body.to_bytes_limited(bytes_max)).await {
         Ok(Ok(Ok(bytes))) => Ok(bytes),

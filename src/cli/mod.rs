@@ -15,6 +15,7 @@ use crate::client::dead::DeadArgs;
 use crate::client::events::EventsArgs;
 use crate::client::get::GetArgs;
 use crate::client::submit::SubmitArgs;
+use crate::client::webhook::WebhookArgs;
 use crate::domain::Stage;
 use check_config::CheckConfigArgs;
 use completions::CompletionsArgs;
@@ -120,6 +121,16 @@ Examples:
   ordering events --type order.failed --json | jq .reason
 Streams that break off are taken up again. Exit code 0 if the order has ended, 1 if it could not be followed.")]
     Events(EventsArgs),
+
+    /// Say who is to be told what happens to orders
+    #[command(after_help = "\
+Examples:
+  ordering webhook add https://shop.example/orders --event order.completed --event order.failed
+  ordering webhook list
+  ordering webhook test 0193f0a1-7c3e-7b11-8f00-0123456789ab
+  ordering webhook remove 0193f0a1-7c3e-7b11-8f00-0123456789ab
+`ordering webhook COMMAND --help` says more about each.")]
+    Webhook(WebhookArgs),
 
     /// Look at the messages that no worker could read, put them back, or drop them
     #[command(after_help = "\

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::http::{Server, Streamed, Trouble};
 use super::output::{print, print_line, with_advice};
+use super::webhook::kind_parser;
 use super::{ServerArgs, printable};
 use crate::cli::{EXIT_FAILED, EXIT_MISUSED, stage_parser};
 use crate::domain::{EventKind, OrderId, Stage};
@@ -45,11 +45,6 @@ pub struct EventsArgs {
 
     #[command(flatten)]
     pub server: ServerArgs,
-}
-
-fn kind_parser() -> impl TypedValueParser<Value = EventKind> {
-    PossibleValuesParser::new(EventKind::ALL.map(EventKind::as_str))
-        .map(|name| EventKind::parse(&name).expect("it is one of them"))
 }
 
 /// Follows an order to its end, and all orders without end. Exit code 0 if the order has ended, however it did.

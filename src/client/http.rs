@@ -106,6 +106,13 @@ impl ProblemDocument {
         let text = self.detail.as_deref().or(self.title.as_deref());
         printable(text.unwrap_or("no reason given"))
     }
+
+    /// As [`ProblemDocument::text`], with everything that is wrong with what was sent.
+    fn whole_text(&self) -> String {
+        let errors: String =
+            self.errors.iter().map(|error| printable(&format!("; {}: {}", error.pointer, error.detail))).collect();
+        self.text() + &errors
+    }
 }
 
 impl Server {
@@ -208,7 +215,29 @@ impl Server {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let (status, answer) = self.exchange(self.client.request(method, url)).await?;
+        self.said(self.client.request(method, url)).await
+    }
+
+    /// A request about webhooks, as [`Server::dead_letters`].
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn webhooks<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<(T, Bytes), Trouble> {
+        let request = self.client.request(method, self.url(&format!("webhooks{path}")));
+        self.said(match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+    }
+
+    async fn said<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<(T, Bytes), Trouble> {
+        let (status, answer) = self.exchange(request).await?;
         match answer.problem() {
             None if status.is_success() => match serde_json::from_slice(&answer.body) {
                 Ok(said) => Ok((said, answer.body)),
@@ -311,7 +340,7 @@ impl Server {
 
     fn answered(&self, status: StatusCode, problem: &ProblemDocument) -> Trouble {
         Trouble {
-            what: format!("{} answered {status}: {}", self.shown, problem.text()),
+            what: format!("{} answered {status}: {}", self.shown, problem.whole_text()),
             is_passing: false,
             is_unreachable: false,
             retry_after: None,

@@ -16,6 +16,7 @@ mod sending;
 pub mod submit;
 mod view;
 mod wait;
+pub mod webhook;
 
 use clap::Args;
 

@@ -28,6 +28,7 @@ pub struct Settings {
     pub reconcile_after: Duration,
     /// Whether `events` is `on`.
     pub events: bool,
+    pub webhooks: Webhooks,
     pub log: Log,
     pub api: Api,
     pub batch: Batch,
@@ -49,6 +50,16 @@ pub enum Backend {
 pub enum Journal {
     Off,
     Accepted,
+}
+
+/// `webhooks.…`
+#[derive(Clone, Copy, Debug)]
+pub struct Webhooks {
+    pub timeout: Duration,
+    pub at_once: usize,
+    pub retry_base: Duration,
+    pub retry_cap: Duration,
+    pub give_up_after: Duration,
 }
 
 /// `log.…`
@@ -186,6 +197,13 @@ impl Settings {
             },
             reconcile_after: values.duration("reconcile_after"),
             events: values.text("events") == "on",
+            webhooks: Webhooks {
+                timeout: values.duration("webhooks.timeout"),
+                at_once: values.whole("webhooks.at_once"),
+                retry_base: values.duration("webhooks.retry_base"),
+                retry_cap: values.duration("webhooks.retry_cap"),
+                give_up_after: values.duration("webhooks.give_up_after"),
+            },
             log: Log {
                 level: values.text("log.level").to_owned(),
                 format: match values.text("log.format") {

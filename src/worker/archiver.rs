@@ -36,6 +36,7 @@ pub(super) struct Archive {
     pub(super) ports: Ports,
     pub(super) metrics: Arc<Metrics>,
     pub(super) outside: Outside,
+    pub(super) stop: CancellationToken,
 }
 
 pub(super) struct Archiver {
@@ -79,10 +80,11 @@ impl Archiver {
 }
 
 impl Archive {
-    /// Archive first, then the records' end: a reader who no longer finds the one finds the other.
+    /// Archive first, then the records' end: a reader who no longer finds the one finds the other. In between webhooks are
+    /// told: of the end that the archive has, and before a copy of the order can find that it has passed.
     ///
     /// # Errors
-    /// [`Unavailable`]: the archive has none of them.
+    /// [`Unavailable`]: the archive may have them, but not all is done. To be tried again.
     pub(super) async fn keep(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
         let archived = self.ports.archive.archive(orders).await?;
         let mut ended = Vec::with_capacity(orders.len());
@@ -95,10 +97,16 @@ impl Archive {
                 // The end that was kept first is the one a reader is to see.
                 Archived::Before => {
                     self.metrics.late_end();
-                    ended.extend(self.ports.archive.find(order.id).await.ok().flatten());
+                    match self.ports.archive.find(order.id).await {
+                        Ok(kept) => ended.extend(kept),
+                        Err(unavailable) if self.outside.has_webhooks() => return Err(unavailable),
+                        Err(_) => {}
+                    }
                 }
             }
         }
+        let told = self.outside.tell_webhooks(&ended, &self.stop).await;
+        told.map_err(|error| error.unavailable().clone())?;
         // The archive has them, which is what counts: a record left behind goes by itself, and lookups see through it.
         if let Err(unavailable) = self.ports.in_flight.end(&ended).await {
             tracing::debug!(%unavailable, orders = ended.len(), "ended without the in-flight store");

@@ -22,6 +22,7 @@
 //!   same key, and the archive's first row decides.
 //! - The queues out of reach: what is held is tried again for a while and then let go of; it is delivered again.
 //! - The archive out of reach: ended orders go to the queue `ending`.
+//! - Events for webhooks are told before the order goes on ([`outside`]): they are held up by what holds up the order.
 
 mod archiver;
 mod ending;
@@ -84,8 +85,12 @@ impl Worker {
         let (receiving, finishing, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         let (archive_sender, to_archive) = mpsc::channel(CHANNEL_ORDERS);
         let outside = outside::Outside::new(ports);
-        let archive =
-            archiver::Archive { ports: ports.clone(), metrics: options.metrics.clone(), outside: outside.clone() };
+        let archive = archiver::Archive {
+            ports: ports.clone(),
+            metrics: options.metrics.clone(),
+            outside: outside.clone(),
+            stop: stop.clone(),
+        };
         let to_archive = Batches::new(to_archive, options.batch);
         finishing.spawn(archiver::Archiver::new(archive.clone(), to_archive, stop.clone()).run());
         receiving.spawn(ending::run(archive, options.batch, stop.clone()));

@@ -21,7 +21,7 @@ use super::outside::Outside;
 use super::unpack::{InHand, unpack};
 use super::{StageOptions, WorkerOptions};
 use crate::batch::{BatchLimits, Batches, Load};
-use crate::domain::{OrderRecord, Outcome, RecordedOutcome, Stage, Timestamp, decide};
+use crate::domain::{OrderId, OrderRecord, Outcome, RecordedOutcome, Stage, Timestamp, decide};
 use crate::gate::{Gate, Gates};
 use crate::handlers::Call;
 use crate::metrics::Metrics;
@@ -265,7 +265,7 @@ impl Receiver {
         };
         let mut missing = Vec::new();
         for (n, archived) in absent.into_iter().zip(archived) {
-            if archived {
+            if archived && self.is_end_told(orders[n].id).await {
                 begun[n] = Begun::Passed;
             } else {
                 missing.push(n);
@@ -273,6 +273,18 @@ impl Receiver {
         }
         self.restore(stage, now, orders, &missing, &mut begun).await;
         begun
+    }
+
+    /// Sees to it that webhooks know of the end of an order that the archive has and the in-flight store has lost: whoever
+    /// put it there may have died before it told them. Where this fails the order is as good as unknown.
+    async fn is_end_told(&self, id: OrderId) -> bool {
+        if !self.outside.has_webhooks() {
+            return true;
+        }
+        match self.ports.archive.find(id).await {
+            Ok(ended) => self.outside.tell_webhooks(ended.as_slice(), &self.stop).await.is_ok(),
+            Err(_) => false,
+        }
     }
 
     /// Writes the records of `orders[missing]` from their message and begins them.

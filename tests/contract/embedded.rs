@@ -141,3 +141,15 @@ mod feed {
 
     crate::contract::feed::suite!(subject);
 }
+
+mod webhooks {
+    use super::*;
+    use crate::contract::webhooks::Subject;
+
+    async fn subject() -> Option<Subject> {
+        let (folder, embedded) = open();
+        Some(Subject { webhooks: embedded.webhooks(), holds: Box::new((folder, embedded)) })
+    }
+
+    crate::contract::webhooks::suite!(subject);
+}

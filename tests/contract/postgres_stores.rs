@@ -1,4 +1,4 @@
-//! Journal, leases and dead letters in Postgres: the suites, and what only Postgres can get wrong.
+//! Journal, leases, dead letters and webhooks in Postgres: the suites, and what only Postgres can get wrong.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +50,17 @@ mod dead_letters {
     async fn subject() -> Option<Subject> {
         let (schema, stores) = super::stores().await?;
         Some(Subject { dead_letters: stores.dead_letters, holds: Box::new(schema) })
+    }
+
+    suite!(subject);
+}
+
+mod webhooks {
+    use crate::contract::webhooks::{Subject, suite};
+
+    async fn subject() -> Option<Subject> {
+        let (schema, stores) = super::stores().await?;
+        Some(Subject { webhooks: stores.webhooks, holds: Box::new(schema) })
     }
 
     suite!(subject);

@@ -1,4 +1,4 @@
-//! `ordering events`.
+//! `ordering events` and `ordering webhook`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -64,4 +64,34 @@ async fn all_orders_are_shown_as_things_happen() {
     assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["type"], "order.completed");
     following.kill().unwrap();
     following.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_are_added_listed_tested_and_removed() {
+    let running = start(&[]);
+    let receiver = crate::service::Service::start(|_| crate::service::Reply::status(200)).await;
+    let run = |args: &[&str]| {
+        let done = command(&running, &[&["webhook"], args].concat()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
+    };
+    assert_eq!(run(&["list"]), (0, String::new(), "there are no webhooks\n".into()));
+    let (code, said, _) = run(&["add", &receiver.url, "--event", "order.failed", "--description", "on call"]);
+    let [id, secret] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+    assert!(code == 0 && secret.starts_with("secret whsec_"), "{said}");
+    let (_, table, _) = run(&["list"]);
+    assert!(table.contains(id) && table.contains("order.failed") && table.contains("on call"), "{table}");
+    let (_, line, _) = run(&["list", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["id"], id);
+    assert_eq!(run(&["test", id]), (0, "taken (200)\n".into(), String::new()));
+    assert_eq!(receiver.calls().len(), 1);
+    drop(receiver);
+    let (code, _, said) = run(&["test", id]);
+    assert!(code == 1 && said.contains("it was not taken: cannot connect"), "{said}");
+    assert_eq!(run(&["remove", id]).0, 0);
+    let (code, _, said) = run(&["remove", id]);
+    assert!(code == 1 && said.contains("there is no webhook"), "{said}");
+    let (code, _, said) = run(&["add", "ftp://a", "--event", "order.failed"]);
+    assert!(code == 1 && said.contains("/url: must be of the form"), "{said}");
+    assert_eq!(run(&["add", "http://a", "--event", "order.lost"]).0, 2);
 }

@@ -3,10 +3,15 @@
 mod all;
 mod commands;
 mod order;
+mod servers;
+#[path = "../handlers/service.rs"]
+#[allow(dead_code, reason = "it can do more than is needed here")]
+mod service;
 #[path = "../support/sse.rs"]
 mod sse;
 #[path = "../support/system.rs"]
 mod system;
+mod webhooks;
 
 use serde_json::{Value, json};
 use system::System;
@@ -53,4 +58,15 @@ pub const SMOOTH: [&str; 10] = [
     "step.started",
     "step.done",
     "order.completed",
+];
+
+/// Every type of event there is.
+pub const ALL_KINDS: [&str; 7] = [
+    "order.accepted",
+    "step.started",
+    "step.done",
+    "step.retried",
+    "order.completed",
+    "order.failed",
+    "order.cancelled",
 ];

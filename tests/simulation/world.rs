@@ -12,13 +12,15 @@ mod in_flight;
 mod journal;
 #[path = "world/queues.rs"]
 mod queues;
+#[path = "world/webhooks.rs"]
+mod webhooks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ordering::domain::{OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
+use ordering::domain::{EventKind, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
 use ordering::ports::{Clock, Ports, Random, Source, Unavailable};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -63,6 +65,8 @@ struct State {
     /// Queues that were found missing, and that nobody has been told of yet.
     losses: Vec<Source>,
     buried: usize,
+    /// What webhooks were told, by order and sequence.
+    told: BTreeMap<(OrderId, u64), EventKind>,
     /// Since when no record was lost or could not be written.
     whole_since: Timestamp,
 }
@@ -97,6 +101,7 @@ impl World {
             leases: BTreeMap::new(),
             losses: Vec::new(),
             buried: 0,
+            told: BTreeMap::new(),
             whole_since: Timestamp::from_millis(0),
         };
         Arc::new(World {
@@ -151,6 +156,10 @@ impl World {
 
     pub fn ever_recorded(&self) -> BTreeMap<(OrderId, u32, usize, u32), Vec<RecordedOutcome>> {
         self.state.lock().unwrap().ever_recorded.clone()
+    }
+
+    pub fn told(&self) -> BTreeMap<(OrderId, u64), EventKind> {
+        self.state.lock().unwrap().told.clone()
     }
 
     pub fn buried(&self) -> usize {
@@ -265,6 +274,7 @@ impl Process {
             in_flight: shared.clone(),
             archive: shared.clone(),
             dead_letters: shared.clone(),
+            webhooks: shared.clone(),
             journal: Some(shared.clone()),
             feed: None,
             leases: Some(shared),

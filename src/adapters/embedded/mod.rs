@@ -8,7 +8,8 @@
 //! - One thread writes (`writer`): everything that waits becomes one transaction and one sync of the disk.
 //! - A few connections read beside it (`readers`); the write-ahead log keeps them out of each other's way.
 //! - `queues` hand messages out in the order of their ids; `in_flight` fences steps by [`crate::domain::Progress`];
-//!   `archive` keeps what ended, `dead_letters` what nobody can read.
+//!   `archive` keeps what ended, `dead_letters` what nobody can read, `webhooks` what others are to be told; `feed` is in
+//!   memory.
 //! - `chores` come round by themselves: delayed messages, expired records.
 //!
 //! # Failure handling
@@ -39,6 +40,7 @@ mod rows;
 mod sources;
 mod stored_order;
 mod subscription;
+mod webhooks;
 mod writer;
 
 use std::io;
@@ -51,6 +53,7 @@ pub use dead_letters::EmbeddedDeadLetters;
 pub use feed::EmbeddedFeed;
 pub use in_flight::EmbeddedInFlight;
 pub use queues::EmbeddedQueues;
+pub use webhooks::EmbeddedWebhooks;
 
 use crate::ports::Unavailable;
 use chores::Chores;
@@ -119,6 +122,7 @@ pub struct Embedded {
     in_flight: Arc<EmbeddedInFlight>,
     archive: Arc<EmbeddedArchive>,
     dead_letters: Arc<EmbeddedDeadLetters>,
+    webhooks: Arc<EmbeddedWebhooks>,
     writer: Writer,
     readers: Arc<Readers>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -144,6 +148,7 @@ impl Embedded {
             in_flight: Arc::new(EmbeddedInFlight::new(writer.clone(), readers.clone(), options.ended_ttl)),
             archive: Arc::new(EmbeddedArchive::new(writer.clone(), readers.clone())),
             dead_letters: Arc::new(EmbeddedDeadLetters::new(writer.clone(), readers.clone())),
+            webhooks: Arc::new(EmbeddedWebhooks::new(writer.clone(), readers.clone())),
             writer,
             readers,
             thread: Mutex::new(Some(thread)),
@@ -165,6 +170,10 @@ impl Embedded {
 
     pub fn dead_letters(&self) -> Arc<EmbeddedDeadLetters> {
         self.dead_letters.clone()
+    }
+
+    pub fn webhooks(&self) -> Arc<EmbeddedWebhooks> {
+        self.webhooks.clone()
     }
 
     /// Changes [`EmbeddedOptions::size_bytes_max`] of the open database.

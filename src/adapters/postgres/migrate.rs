@@ -7,11 +7,12 @@ use super::connections::Connections;
 use super::quoted;
 
 /// All there ever were, in order. One that was released is never changed again: its checksum is kept.
-const MIGRATIONS: [(&str, &str); 4] = [
+const MIGRATIONS: [(&str, &str); 5] = [
     ("V1__archive", include_str!("migrations/V1__archive.sql")),
     ("V2__journal", include_str!("migrations/V2__journal.sql")),
     ("V3__leases", include_str!("migrations/V3__leases.sql")),
     ("V4__dead_letters", include_str!("migrations/V4__dead_letters.sql")),
+    ("V7__webhooks", include_str!("migrations/V7__webhooks.sql")),
 ];
 
 /// How long to wait for another process that migrates, and for what holds a table.

@@ -1,4 +1,5 @@
-//! What is kept in Postgres: the archive of ended orders, the journal of those in flight, dead letters and leases.
+//! What is kept in Postgres: the archive of ended orders, the journal of those in flight, dead letters, webhooks and
+//! leases.
 //!
 //! [`PostgresStores`] starts all of them. Orders that customers wait for are put into the journal on connections of their
 //! own; everything else shares a pool.
@@ -21,6 +22,7 @@ mod journal;
 mod leases;
 mod migrate;
 mod rows;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,7 @@ pub use dead_letters::PostgresDeadLetters;
 pub use journal::PostgresJournal;
 pub use leases::PostgresLeases;
 pub use migrate::MigrateError;
+pub use webhooks::PostgresWebhooks;
 
 /// What it is called in errors and logs.
 const PART: &str = "Postgres";
@@ -86,6 +89,7 @@ pub struct PostgresStores {
     pub journal: Arc<PostgresJournal>,
     pub leases: Arc<PostgresLeases>,
     pub dead_letters: Arc<PostgresDeadLetters>,
+    pub webhooks: Arc<PostgresWebhooks>,
 }
 
 impl PostgresStores {
@@ -101,7 +105,8 @@ impl PostgresStores {
             archive: Arc::new(PostgresArchive::on(shared.clone())),
             journal: Arc::new(PostgresJournal::on(notes, shared.clone())),
             leases: Arc::new(PostgresLeases::on(shared.clone())),
-            dead_letters: Arc::new(PostgresDeadLetters::on(shared)),
+            dead_letters: Arc::new(PostgresDeadLetters::on(shared.clone())),
+            webhooks: Arc::new(PostgresWebhooks::on(shared)),
         })
     }
 }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Lease, UpkeepOptions, messages};
 use crate::batch::BatchLimits;
-use crate::domain::{OrderId, OrderRecord, Timestamp};
+use crate::domain::{Event, OrderId, OrderRecord, Timestamp};
 use crate::metrics::Metrics;
 use crate::ports::{Place, Ports, Source, Unavailable, Unmoved};
 use evidence::{Evidence, Loss};
@@ -189,11 +189,17 @@ impl Reconciler {
         Ok(count)
     }
 
-    /// Ends the record of an order that ended while the in-flight store was out of reach.
+    /// Ends the record of an order that ended while the in-flight store was out of reach, or of which the message was lost
+    /// before the worker that archived it had told webhooks: they are told first, as workers do it.
     async fn mend(&self, id: OrderId) -> Result<(), Unavailable> {
-        match self.ports.archive.find(id).await? {
-            Some(ended) => self.ports.in_flight.end(&[ended]).await,
-            None => Ok(()),
+        let Some(ended) = self.ports.archive.find(id).await? else { return Ok(()) };
+        let wanted = self.ports.webhooks.wanted().await?;
+        let mut events = Event::of_last_outcome(&ended);
+        events.retain(|event| wanted.contains(event.kind));
+        if !events.is_empty() {
+            let told = self.ports.queues.publish_events(&events).await;
+            told.map_err(|error| error.unavailable().clone())?;
         }
+        self.ports.in_flight.end(&[ended]).await
     }
 }

@@ -22,7 +22,7 @@
 //!   same key, and the archive's first row decides.
 //! - The queues out of reach: what is held is tried again for a while and then let go of; it is delivered again.
 //! - The archive out of reach: ended orders go to the queue `ending`.
-//! - Events for webhooks are told before the order goes on ([`outside`]): they are held up by what holds up the order.
+//! - Events for webhooks are told before the order goes on (`outside`): they are held up by what holds up the order.
 
 mod archiver;
 mod ending;

@@ -70,7 +70,7 @@ async fn whatever_is_killed_every_event_is_sent_signed_and_in_order() {
     let answered = status.clone();
     let receiver = Service::start(move |_| Reply::status(answered.load(Ordering::SeqCst))).await;
     let webhook = add(&apis[0].url, &receiver.url, &ALL_KINDS).await;
-    let mut workers = vec![servers.worker(), servers.worker()];
+    let mut workers = [servers.worker(), servers.worker()];
     let mut ids = Vec::new();
     for round in 0..4 {
         for _ in 0..15 {

@@ -16,8 +16,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::domain::OrderId;
 use crate::ports::{Feed, Position, Told};
 
-/// How many [`News`] a listener may be behind.
-const NEWS_BEHIND_MAX: usize = 64;
+/// How many [`News`] a listener may be behind; each is a page of the feed, of up to some megabytes.
+const NEWS_BEHIND_MAX: usize = 8;
 /// The wait after the feed could not be read.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 

@@ -1,6 +1,7 @@
 //! What happens to orders, as streams of server-sent events.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -137,7 +138,8 @@ pub async fn of_all(
         filter,
         last,
         is_behind: true,
-        frames: VecDeque::from([streams::hello()]),
+        pending: None,
+        frame: Some(streams::hello()),
         pulse,
     };
     Ok(streams::answer(stream::unfold(hearing, Hearing::next)))
@@ -162,18 +164,28 @@ struct Hearing {
     live: Live,
     listener: Listener,
     filter: Filter,
-    /// As far as it has heard.
+    /// As far as it has heard, or will have when it has taken what is `pending`.
     last: Position,
     /// There may be more that it is to read for itself.
     is_behind: bool,
-    frames: VecDeque<Vec<u8>>,
+    /// What is yet to be sent. Made into frames one by one: a slow client must not cost the memory of all of them.
+    pending: Option<Pending>,
+    frame: Option<Vec<u8>>,
     pulse: Pulse,
+}
+
+struct Pending {
+    news: Arc<News>,
+    /// How much of it was looked at.
+    next: usize,
+    /// It has heard what is not after this.
+    heard: Option<Position>,
 }
 
 impl Hearing {
     async fn next(mut self) -> Option<(Vec<u8>, Hearing)> {
         loop {
-            if let Some(frame) = self.frames.pop_front() {
+            if let Some(frame) = self.frame.take().or_else(|| self.next_frame()) {
                 return Some((frame, self));
             }
             if self.is_behind {
@@ -181,10 +193,10 @@ impl Hearing {
                 continue;
             }
             match self.pulse.wait(self.listener.news.recv()).await {
-                Woken::Up(Ok(news)) => self.hear(&news),
+                Woken::Up(Ok(news)) => self.hear(news),
                 Woken::Up(Err(RecvError::Lagged(_))) => self.is_behind = true,
                 Woken::Up(Err(RecvError::Closed)) | Woken::Stopping => return None,
-                Woken::Beat => self.frames.push_back(streams::heartbeat()),
+                Woken::Beat => self.frame = Some(streams::heartbeat()),
             }
         }
     }
@@ -201,41 +213,45 @@ impl Hearing {
         };
         match self.pulse.wait(read).await {
             Woken::Up(Some(page)) => match page.next {
-                Some(next) => self.take_in(&page.told, next),
+                Some(upto) => self.take_in(Arc::new(News { after: last, told: page.told, upto }), None),
                 None => self.is_behind = false,
             },
             Woken::Up(None) => {}
-            Woken::Beat => self.frames.push_back(streams::heartbeat()),
+            Woken::Beat => self.frame = Some(streams::heartbeat()),
             Woken::Stopping => return None,
         }
         Some(())
     }
 
-    fn hear(&mut self, news: &News) {
+    fn hear(&mut self, news: Arc<News>) {
         let has_gap = news.told.iter().any(|(_, told)| *told == Told::Gap);
         match () {
             // After a gap positions may begin anew.
-            () if has_gap => self.take_in(&news.told, news.upto),
+            () if has_gap => self.take_in(news, None),
             () if news.after > self.last => self.is_behind = true,
-            () if news.upto > self.last => {
-                let new: Vec<_> = news.told.iter().filter(|(at, _)| *at > self.last).cloned().collect();
-                self.take_in(&new, news.upto);
-            }
+            () if news.upto > self.last => self.take_in(news, Some(self.last)),
             () => {}
         }
     }
 
-    fn take_in(&mut self, told: &[(Position, Told)], upto: Position) {
-        for (at, told) in told {
+    fn take_in(&mut self, news: Arc<News>, heard: Option<Position>) {
+        self.last = news.upto;
+        self.pending = Some(Pending { news, next: 0, heard });
+    }
+
+    fn next_frame(&mut self) -> Option<Vec<u8>> {
+        let pending = self.pending.as_mut()?;
+        while let Some((at, told)) = pending.news.told.get(pending.next) {
+            pending.next += 1;
             match told {
-                Told::Gap => self.frames.push_back(streams::frame(None, "gap", GAP)),
-                Told::Event(event) if self.filter.passes(event) => {
-                    let frame = streams::frame(Some(&at.to_string()), event.kind.as_str(), &view::event(event));
-                    self.frames.push_back(frame);
+                Told::Gap => return Some(streams::frame(None, "gap", GAP)),
+                Told::Event(event) if pending.heard.is_none_or(|heard| *at > heard) && self.filter.passes(event) => {
+                    return Some(streams::frame(Some(&at.to_string()), event.kind.as_str(), &view::event(event)));
                 }
                 Told::Event(_) => {}
             }
         }
-        self.last = upto;
+        self.pending = None;
+        None
     }
 }

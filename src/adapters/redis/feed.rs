@@ -31,12 +31,13 @@ use crate::wire;
 const EVENTS_MAX: u64 = 100_000;
 /// Batches of events that may wait to be written; each is as large as what a worker does at once.
 const WAITING_MAX: usize = 256;
-/// Events of one entry, about.
-const EVENTS_PER_ENTRY: usize = 1_024;
+/// Events of one entry, about: at full load a process tells some thousands in [`WRITE_EVERY`].
+const EVENTS_PER_ENTRY: usize = 8_192;
 /// The least time between two entries of a process. What comes meanwhile goes together.
 const WRITE_EVERY: Duration = Duration::from_millis(25);
-/// Entries read at a time.
-const ENTRIES_PER_READ: u64 = 16;
+/// Entries read at a time, and bytes past which no further one is.
+const ENTRIES_PER_READ: u64 = 64;
+const BYTES_PER_READ: u64 = 512 << 10;
 /// How often the stream is looked at while somebody listens.
 const READ_EVERY: Duration = Duration::from_millis(100);
 
@@ -150,7 +151,8 @@ impl Feed for RedisFeed {
     async fn read(&self, after: Position) -> Result<Page, Unavailable> {
         let id = format!("{}-{}", after.major, after.minor);
         let is_inclusive = after.index != Position::WHOLE;
-        let arguments = vec![id.into(), number(u64::from(is_inclusive)), number(ENTRIES_PER_READ)];
+        let arguments =
+            vec![id.into(), number(u64::from(is_inclusive)), number(ENTRIES_PER_READ), number(BYTES_PER_READ)];
         let Value::Array(reply) = self.connection.run(&LISTEN, vec![self.stream.clone()], arguments).await? else {
             return Err(unreadable());
         };

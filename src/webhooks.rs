@@ -10,7 +10,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::domain::EventKinds;
+use crate::domain::{Event, EventKinds, OrderRecord};
 use crate::handlers::signature::SECRET_PREFIX;
 use crate::ports::{Clock, Ports, Random, Tally, Unavailable, Webhook, WebhookId, Webhooks};
 use sender::{Answered, Sender};
@@ -33,6 +33,21 @@ pub enum NotAdded {
     /// There are [`WEBHOOKS_MAX`] already.
     TooMany,
     Unavailable(Unavailable),
+}
+
+/// Tells webhooks of the end of orders that the archive has, for whoever ends orders beside the workers: after the archive
+/// has them, and before their records end.
+///
+/// # Errors
+/// [`Unavailable`]: they are not told, or nobody knows. To be tried again.
+pub async fn tell(ports: &Ports, ended: &[OrderRecord]) -> Result<(), Unavailable> {
+    let wanted = ports.webhooks.wanted().await?;
+    let mut events: Vec<Event> = ended.iter().flat_map(Event::of_last_outcome).collect();
+    events.retain(|event| wanted.contains(event.kind));
+    if events.is_empty() {
+        return Ok(());
+    }
+    ports.queues.publish_events(&events).await.map_err(|error| error.unavailable().clone())
 }
 
 impl WebhookOffice {

@@ -178,7 +178,7 @@ pub const KEYS: &[Key] = &[
         "A peer that is silent for twice as long counts as gone; in whole seconds."),
     key("rabbitmq.connect_timeout", duration(millis(100), secs(60)), "5s", "", "How long connecting to one node may take."),
     key("redis.timeout", duration(millis(10), secs(30)), "500ms", "", "How long a command may take."),
-    key("redis.connections", whole(1, 64), "4", "connections", "Connections of one process."),
+    key("redis.connections", whole(1, 64), "4", "connections", "Connections of one process, beside one for events."),
     key("redis.in_flight_ttl", duration(secs(60), secs(365 * DAY)), "30d", "",
         "How long the record of an order is kept after its last step while it has not ended."),
     key("redis.ended_ttl", duration(secs(1), secs(30 * DAY)), "60s", "",

@@ -26,9 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Lease, UpkeepOptions, messages};
 use crate::batch::BatchLimits;
-use crate::domain::{Event, OrderId, OrderRecord, Timestamp};
+use crate::domain::{OrderId, OrderRecord, Timestamp};
 use crate::metrics::Metrics;
 use crate::ports::{Place, Ports, Source, Unavailable, Unmoved};
+use crate::webhooks;
 use evidence::{Evidence, Loss};
 
 const LEASE: &str = "reconciler";
@@ -193,13 +194,8 @@ impl Reconciler {
     /// before the worker that archived it had told webhooks: they are told first, as workers do it.
     async fn mend(&self, id: OrderId) -> Result<(), Unavailable> {
         let Some(ended) = self.ports.archive.find(id).await? else { return Ok(()) };
-        let wanted = self.ports.webhooks.wanted().await?;
-        let mut events = Event::of_last_outcome(&ended);
-        events.retain(|event| wanted.contains(event.kind));
-        if !events.is_empty() {
-            let told = self.ports.queues.publish_events(&events).await;
-            told.map_err(|error| error.unavailable().clone())?;
-        }
-        self.ports.in_flight.end(&[ended]).await
+        let ended = [ended];
+        webhooks::tell(&self.ports, &ended).await?;
+        self.ports.in_flight.end(&ended).await
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::proxy::Proxy;
 use crate::service::{Reply, Service};
 use crate::sse::{Sse, ask};
 use crate::system::{System, all_ended, http, place, ready};
@@ -158,4 +159,44 @@ async fn a_webhook_of_ends_is_told_of_ends_alone() {
     let call = &receiver.calls()[0].json;
     assert_eq!((&call["order_id"], &call["type"]), (&json!(id), &json!("order.completed")));
     assert_eq!(receiver.calls().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_is_away_events_wait_and_then_come_in_order() {
+    let Some(mut servers) = Servers::find() else { return };
+    let url = servers.urls[2].clone();
+    let (start, end) = (url.find('@').expect("a user") + 1, url.rfind('/').expect("a database"));
+    let proxy = Proxy::start(&url[start..end]).await;
+    servers.urls[2] = format!("{}{}{}", &url[..start], proxy.addr(), &url[end..]);
+    let api = servers.api();
+    is_migrated(&api).await;
+    let receiver = Service::start(|_| Reply::status(200)).await;
+    add(&api.url, &receiver.url, &ALL_KINDS).await;
+    let worker = servers.worker();
+    until_workers_know().await;
+    proxy.freeze();
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(place(&http(), &api.url, &an_order()).await.unwrap());
+    }
+    // All stages are passed without Postgres; then the worker dies, and what it had told must not die with it.
+    for id in &ids {
+        until("it is at the last stage", async || {
+            let answer = http().get(format!("{}/v1/orders/{id}", api.url)).send().await.unwrap();
+            answer.json::<Value>().await.is_ok_and(|order| order["status"] == "post_processing")
+        })
+        .await;
+    }
+    worker.kill();
+    assert_eq!(receiver.calls().len(), 0);
+    proxy.resume();
+    let _worker = servers.worker();
+    let complete = || {
+        let taken = taken(&receiver.calls(), |_| true);
+        ids.iter().all(|id| taken.get(id).is_some_and(|events| events.len() == SMOOTH.len()))
+    };
+    until("all is sent", async || complete()).await;
+    for (order, events) in taken(&receiver.calls(), |_| true) {
+        assert_eq!(kinds(&events), SMOOTH, "{order}");
+    }
 }

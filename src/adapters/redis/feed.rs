@@ -20,13 +20,15 @@ use fred::types::{Key, Value};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::RedisOptions;
 use super::calls::number;
 use super::connection::{Connection, Script};
-use super::{PART, RedisOptions};
 use crate::domain::Event;
 use crate::ports::{Feed, Page, Position, Told, Unavailable};
 use crate::wire;
 
+/// What it is called in errors and logs: the same server, and another connection that may be lost alone.
+const PART: &str = "Redis (events)";
 /// Events kept, about: 10 to 20 MiB.
 const EVENTS_MAX: u64 = 100_000;
 /// Batches of events that may wait to be written; each is as large as what a worker does at once.
@@ -68,7 +70,7 @@ impl RedisFeed {
     /// # Errors
     /// As [`RedisFeed::start`].
     pub fn start_with(options: &RedisOptions, events_max: u64) -> Result<RedisFeed, String> {
-        let connection = Connection::start(&RedisOptions { connections: 1, ..options.clone() })?;
+        let connection = Connection::start(&RedisOptions { connections: 1, ..options.clone() }, PART)?;
         let (connection, dropped) = (Arc::new(connection), Arc::new(AtomicU64::new(0)));
         let stream = Key::from(format!("{}:events", options.namespace));
         let (waiting, events) = mpsc::channel(WAITING_MAX);

@@ -116,7 +116,7 @@ impl RedisInFlight {
     /// What is wrong with the options; final.
     pub fn start(options: RedisOptions) -> Result<RedisInFlight, String> {
         Ok(RedisInFlight {
-            connection: Connection::start(&options)?,
+            connection: Connection::start(&options, PART)?,
             namespace: options.namespace,
             in_flight_ttl: options.in_flight_ttl,
             ended_ttl: options.ended_ttl,

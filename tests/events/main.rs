@@ -4,7 +4,6 @@ mod all;
 mod commands;
 mod order;
 #[path = "../support/proxy.rs"]
-#[allow(dead_code, reason = "it can do more than is needed here")]
 mod proxy;
 mod servers;
 #[path = "../handlers/service.rs"]

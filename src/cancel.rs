@@ -15,11 +15,11 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Cancellation, OrderId, OrderRecord, Status};
+use crate::domain::{Cancellation, Event, OrderId, OrderRecord, Status};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
-use crate::ports::{AskedCancellation, Cancelling, Ports, Unavailable};
-use crate::worker::archive;
+use crate::ports::{Archived, AskedCancellation, Cancelling, Ports, Unavailable};
+use crate::webhooks;
 
 /// Where orders are cancelled. Cheap to clone.
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl Canceller {
         let AskedCancellation { id, passage, cancellation } = asked;
         match self.ports.in_flight.cancel(*id, *passage, cancellation).await? {
             Cancelling::AtWork => return Ok(None),
-            Cancelling::Waits(order) => archive(&self.ports, &self.metrics, &[*order]).await?,
+            Cancelling::Waits(order) => self.archive(*order).await?,
             Cancelling::Ended => {}
             Cancelling::Absent => self.end_without_record(asked).await?,
         }
@@ -102,6 +102,26 @@ impl Canceller {
         Ok(archived)
     }
 
+    /// Ends an order as a worker does: the archive has it first, then webhooks are told, then its record ends.
+    async fn archive(&self, order: OrderRecord) -> Result<(), Unavailable> {
+        let id = order.id;
+        let archived = self.ports.archive.archive(&[order]).await?;
+        if archived == [Archived::Now] {
+            self.metrics.ended(Status::Cancelled);
+        }
+        // The end that was kept first is the one that is told.
+        let kept: Vec<OrderRecord> = self.ports.archive.find(id).await?.into_iter().collect();
+        webhooks::tell(&self.ports, &kept).await?;
+        if let Some(feed) = &self.ports.feed {
+            feed.tell(kept.iter().flat_map(Event::of_end).collect());
+        }
+        // A record left behind goes by itself, and lookups see through it.
+        if let Err(unavailable) = self.ports.in_flight.end(&kept).await {
+            tracing::debug!(order = %id, %unavailable, "cancelled without the in-flight store");
+        }
+        Ok(())
+    }
+
     /// An order that waits for its time may have no record any more. Any other one without a record is in a queue or in a
     /// worker's hands, and ends when that asks.
     async fn end_without_record(&self, asked: &AskedCancellation) -> Result<(), Unavailable> {
@@ -110,7 +130,7 @@ impl Canceller {
         match journaled {
             Some(mut order) if order.order.waits_at(self.ports.clock.now()) => {
                 order.history.cancel(asked.cancellation.clone());
-                archive(&self.ports, &self.metrics, &[order]).await
+                self.archive(order).await
             }
             Some(_) | None => Ok(()),
         }

@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{BatchLimits, Batches, Load};
-use crate::domain::{Order, OrderId, OrderRecord, TraceParent};
+use crate::domain::{Event, Order, OrderId, OrderRecord, TraceParent};
 use crate::metrics::{Metrics, Refused};
-use crate::ports::{Clock, Ports, Random, Unavailable};
+use crate::ports::{Clock, Feed, Ports, Random, Unavailable};
 use keep::{Keeper, Verdict};
 
 /// Why an order was not accepted.
@@ -100,6 +100,7 @@ impl Intake {
         let keeping = Keeping {
             batches: Batches::new(receiver, options.batch),
             keeper: Keeper::new(ports, options.journaling),
+            feed: ports.feed.clone(),
             refused: 0,
         };
         tokio::spawn(keeping.run());
@@ -157,6 +158,7 @@ impl Intake {
 struct Keeping {
     batches: Batches<Waiting>,
     keeper: Keeper,
+    feed: Option<Arc<dyn Feed>>,
     /// Orders that were not taken since the last that was.
     refused: usize,
 }
@@ -166,8 +168,14 @@ impl Keeping {
         while let Some(batch) = self.batches.next().await {
             let (replies, orders): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|waiting| (waiting.reply, (waiting.record, waiting.has_key))).unzip();
+            let events: Option<Vec<Event>> =
+                self.feed.is_some().then(|| orders.iter().map(|(order, _)| Event::accepted(order)).collect());
             let verdicts = self.keeper.keep(orders).await;
             self.log(&verdicts);
+            if let (Some(feed), Some(events)) = (&self.feed, events) {
+                let accepted = events.into_iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok());
+                feed.tell(accepted.map(|(event, _)| event).collect());
+            }
             // A reply nobody waits for any more is a customer who hung up: his order is kept all the same.
             for (reply, verdict) in replies.into_iter().zip(verdicts) {
                 let _ = reply.send(verdict);

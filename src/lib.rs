@@ -7,6 +7,8 @@
 //! 3. The archive keeps it when it has ended; [`lookup`] finds it wherever it is.
 //!
 //! People change their minds: [`cancel`] ends an order before its time, [`try_again`] takes a failed one on.
+//! [`live`] passes on what happens to orders to those who listen, [`webhooks`] are those who must be told.
+//!
 //! What no worker can read is kept aside; [`dead_letters`] is what people do with it.
 //! [`portions`] cuts messages as small as a stage wants them.
 //! [`pauses`] knows which stages people hold up.
@@ -27,6 +29,7 @@ pub mod domain;
 pub mod gate;
 pub mod handlers;
 pub mod intake;
+pub mod live;
 pub mod logging;
 pub mod lookup;
 pub mod metrics;
@@ -40,5 +43,6 @@ pub mod settings;
 pub mod try_again;
 pub mod upkeep;
 pub mod view;
+pub mod webhooks;
 pub mod wire;
 pub mod worker;

@@ -49,6 +49,8 @@ async fn run(command: Command) -> ExitCode {
         Command::Get(args) => client::get::run(args).await,
         Command::Cancel(args) => client::life::cancel(args).await,
         Command::Retry(args) => client::life::retry(args).await,
+        Command::Events(args) => client::events::run(args).await,
+        Command::Webhook(args) => client::webhook::run(args).await,
         Command::Dead(args) => client::dead::run(args).await,
         Command::Stages(args) => client::stages::list(args).await,
         Command::Pause(args) => client::stages::pause(args).await,

@@ -2,6 +2,8 @@
 //!
 //! Counters only grow, and begin anew with the process. Names and units follow Prometheus' conventions.
 
+use std::sync::atomic::Ordering;
+
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -15,7 +17,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 type Labels = [(&'static str, &'static str); 1];
 
-/// All counters of a process.
+/// All that a process counts.
 pub struct Metrics {
     registry: Registry,
     accepted: Counter,
@@ -28,6 +30,9 @@ pub struct Metrics {
     tried_again: Counter,
     dead_letters: Counter,
     stage_paused: Family<Labels, Gauge>,
+    events_dropped: Counter,
+    webhook_events: Family<Labels, Counter>,
+    webhook_events_pending: Gauge,
 }
 
 /// Why an order was not taken.
@@ -47,6 +52,26 @@ impl Refused {
             Refused::Overloaded => "overloaded",
             Refused::Unconfirmed => "unconfirmed",
             Refused::KeyReused => "key_reused",
+        }
+    }
+}
+
+/// What came of sending an event to a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    Yes,
+    /// It is sent again.
+    NotYet,
+    /// It is given up.
+    Never,
+}
+
+impl Delivered {
+    fn as_str(self) -> &'static str {
+        match self {
+            Delivered::Yes => "delivered",
+            Delivered::NotYet => "failed",
+            Delivered::Never => "given_up",
         }
     }
 }
@@ -82,6 +107,13 @@ impl Default for Metrics {
                 "Messages nobody could read, brought to where they are kept",
             ),
             stage_paused,
+            webhook_events: family(registry_, "webhook_events_sent", "Events sent to webhooks, by what came of it"),
+            webhook_events_pending: {
+                let (gauge, help) = (Gauge::default(), "Events that webhooks have yet to take");
+                registry_.register("webhook_events_pending", help, gauge.clone());
+                gauge
+            },
+            events_dropped: counter(registry_, "feed_events_dropped", "Events that listeners were not told of"),
             registry,
         }
     }
@@ -128,6 +160,21 @@ impl Metrics {
 
     pub fn stage_paused(&self, stage: Stage, is_paused: bool) {
         self.stage_paused.get_or_create(&[("stage", stage.as_snake())]).set(i64::from(is_paused));
+    }
+
+    /// An event was sent to a webhook.
+    pub fn webhook_event(&self, delivered: Delivered) {
+        self.webhook_events.get_or_create(&[("result", delivered.as_str())]).inc();
+    }
+
+    /// So many events wait to be taken by webhooks; said by the process that sends them.
+    pub fn webhook_events_pending(&self, events: u64) {
+        self.webhook_events_pending.set(i64::try_from(events).unwrap_or(i64::MAX));
+    }
+
+    /// So many events were dropped in all.
+    pub fn events_dropped(&self, events: u64) {
+        self.events_dropped.inner().store(events, Ordering::Relaxed);
     }
 
     /// All of it in the text format of OpenMetrics.

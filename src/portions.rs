@@ -12,8 +12,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::domain::{OrderRecord, Stage, Timestamp};
-use crate::ports::{DeadLetter, DeadSubscription, Place, PublishError, Queues, Source, Subscription, Unavailable};
+use crate::domain::{Event, OrderRecord, Stage, Timestamp};
+use crate::ports::{
+    DeadLetter, DeadSubscription, EventSubscription, Place, PublishError, Queues, Source, Subscription, Unavailable,
+};
 
 /// Messages published at once: fewer than await their confirms at most, so that others get their turn.
 const AT_ONCE: usize = 16;
@@ -80,6 +82,14 @@ impl Queues for Portioned {
         self.queues.dead_letters(prefetch)
     }
 
+    async fn publish_events(&self, events: &[Event]) -> Result<(), PublishError> {
+        self.queues.publish_events(events).await
+    }
+
+    fn events(&self, prefetch: u16) -> Option<EventSubscription> {
+        self.queues.events(prefetch)
+    }
+
     async fn replay(&self, source: Source, bytes: &Bytes) -> Result<(), PublishError> {
         self.queues.replay(source, bytes).await
     }
@@ -142,6 +152,14 @@ mod tests {
         }
 
         fn dead_letters(&self, _: u16) -> Option<DeadSubscription> {
+            None
+        }
+
+        async fn publish_events(&self, _: &[Event]) -> Result<(), PublishError> {
+            Ok(())
+        }
+
+        fn events(&self, _: u16) -> Option<EventSubscription> {
             None
         }
 

@@ -11,21 +11,25 @@
 mod archive;
 mod cancellations;
 mod dead_letters;
+mod feed;
 mod in_flight;
 mod journal;
 mod pauses;
 mod queues;
+mod webhooks;
 
 pub use archive::{Archive, Archived, FailedFilter};
 pub use cancellations::{AskedCancellation, Cancellations};
 pub use dead_letters::{DeadLetter, DeadLetterId, DeadLetterPage, DeadLetters};
+pub use feed::{Feed, Page, Position, Told};
 pub use in_flight::{Begun, Cancelling, Claim, InFlight, Recorded, Scan, Unmoved};
 pub use journal::{Journal, Leases, Purpose};
 pub use pauses::{Pause, Pauses, StageState};
 pub use queues::{
-    DeadDelivery, DeadSubscription, Delivery, Place, PublishError, Queues, Receipt, Settle, Source, Subscription,
-    UnknownSource, Unreadable,
+    DeadDelivery, DeadSubscription, Delivery, EventDelivery, EventSubscription, Place, PublishError, Queues, Receipt,
+    Settle, Source, Subscription, UnknownSource, Unreadable,
 };
+pub use webhooks::{Due, Sent, Tally, Webhook, WebhookId, Webhooks};
 
 use std::sync::Arc;
 
@@ -40,8 +44,11 @@ pub struct Ports {
     pub cancellations: Arc<dyn Cancellations>,
     pub dead_letters: Arc<dyn DeadLetters>,
     pub pauses: Arc<dyn Pauses>,
+    pub webhooks: Arc<dyn Webhooks>,
     /// Where queues and in-flight store are one durable file, there is nothing a journal could add.
     pub journal: Option<Arc<dyn Journal>>,
+    /// `None` where nobody wants to listen.
+    pub feed: Option<Arc<dyn Feed>>,
     /// A back end of one process needs none.
     pub leases: Option<Arc<dyn Leases>>,
     pub clock: Arc<dyn Clock>,

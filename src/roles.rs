@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 pub use backend::BackendError;
 use backend::{Backend, Servers};
 
-use crate::api::{Api, ApiOptions, Life, Orders, Services, Stages};
+use crate::api::{Api, ApiOptions, Life, Orders, Services, Stages, StreamOptions};
 use crate::batch::BatchLimits;
 use crate::cancel::Canceller;
 use crate::dead_letters::DeadLetterOffice;
 use crate::domain::Stage;
 use crate::handlers::{Handlers, HttpHandler, HttpOptions, NoWork, Simulated};
 use crate::intake::{Backlog, Intake, IntakeOptions, Journaling};
+use crate::live::Live;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::pauses::PausedStages;
@@ -29,7 +30,9 @@ use crate::process;
 use crate::readiness::Readiness;
 use crate::settings::{self, Settings};
 use crate::try_again::TryAgain;
-use crate::upkeep::{Upkeep, UpkeepOptions};
+use crate::upkeep::{Upkeep, UpkeepOptions, WebhookOptions};
+use crate::webhooks::WebhookOffice;
+use crate::webhooks::sender::{RetryOptions, Sender};
 use crate::worker::{StageOptions, Worker, WorkerOptions};
 
 /// Why a role could not run. None of these passes by itself.
@@ -45,6 +48,8 @@ pub enum RoleError {
     Backend(#[from] BackendError),
     #[error("the http handler of {stage} cannot be set up")]
     HttpHandler { stage: Stage, source: reqwest::Error },
+    #[error("webhooks cannot be called")]
+    Webhooks(#[source] reqwest::Error),
     /// The program brings a handler, and the settings name one.
     #[error(
         "stages.{stage}.handler is set, and this program has a handler of its own for the stage: leave it at `none`"
@@ -118,6 +123,7 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
     // Before anything is opened: what is wrong here does not pass.
     let paused = PausedStages::default();
     let stages = stages(settings, parts.stages, handlers, &paused)?;
+    let sender = Sender::new(settings.webhooks.timeout).map_err(RoleError::Webhooks)?;
     let stop = process::stop_signal().map_err(RoleError::Signals)?;
     // The port first: the likeliest error of a second start, and the cheapest to find.
     let listener = parts.listen.map(listen).transpose()?;
@@ -127,7 +133,7 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
         Arc::new(Portioned::new(ports.queues, |stage| settings.stages[stage].batch_max(settings.batch.orders_max)));
     let backlog = Backlog::default();
     let metrics = Arc::new(Metrics::default());
-    let upkeep_options = upkeep_options(settings, parts.stages, &paused, &metrics);
+    let upkeep_options = upkeep_options(settings, parts.stages, &paused, &metrics, sender.clone());
     let upkeep = Upkeep::start(&upkeep_options, &ports, parts.orders.then(|| backlog.clone()));
     let worker = (!stages.is_empty()).then(|| start_worker(settings, &ports, &metrics, stages));
     let stopping = CancellationToken::new();
@@ -145,6 +151,8 @@ async fn run(settings: &Settings, parts: Parts<'_>, handlers: &Handlers) -> Resu
                     clock: ports.clock.clone(),
                     body_timeout: settings.api.request_timeout,
                 },
+                webhooks: WebhookOffice::new(&ports, sender),
+                live: ports.feed.clone().map(Live::start),
             });
             let readiness = Readiness {
                 ports: ports.clone(),
@@ -215,7 +223,12 @@ fn api_options(settings: &Settings) -> ApiOptions {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    ApiOptions { threads, connections_max: settings.api.connections_max, request_timeout: settings.api.request_timeout }
+    ApiOptions {
+        threads,
+        connections_max: settings.api.connections_max,
+        request_timeout: settings.api.request_timeout,
+        streams: StreamOptions { streams_max: settings.api.event_streams_max, heartbeat: settings.api.event_heartbeat },
+    }
 }
 
 fn upkeep_options(
@@ -223,7 +236,9 @@ fn upkeep_options(
     stages: &[Stage],
     paused: &PausedStages,
     metrics: &Arc<Metrics>,
+    sender: Sender,
 ) -> UpkeepOptions {
+    let settings::Webhooks { timeout: _, at_once, retry_base, retry_cap, give_up_after } = settings.webhooks;
     UpkeepOptions {
         // A name can be given twice, a lease must not be.
         holder: format!("{} {:08x}", settings.worker_name, rand::random::<u32>()).into(),
@@ -233,6 +248,11 @@ fn upkeep_options(
         paused: paused.clone(),
         start_paused: stages.iter().copied().filter(|stage| settings.start_paused.contains(stage)).collect(),
         metrics: metrics.clone(),
+        webhooks: WebhookOptions {
+            sender,
+            at_once,
+            retry: RetryOptions { base: retry_base, cap: retry_cap, give_up_after },
+        },
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`cancellations`] sees to it that what is to be cancelled ends;
 //! - [`dead_letters`] brings dead letters from their queue to where people can look at them;
 //! - [`crate::pauses`] says which stages are paused;
+//! - [`webhooks`] brings events to where they are kept for webhooks, and sends them;
 //! - [`backlog`] says when more orders wait than the system should take on.
 //!
 //! Each runs in every process, so that none is missed when a process dies; where one at a time is enough they agree by
@@ -19,6 +20,7 @@ pub mod dead_letters;
 mod lease;
 pub mod outbox;
 pub mod reconciler;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,7 @@ use crate::intake::Backlog;
 use crate::metrics::Metrics;
 use crate::pauses::{PausedStages, Watch};
 use crate::ports::{Place, Ports};
+pub use webhooks::WebhookOptions;
 
 pub struct UpkeepOptions {
     /// The process, among those that share the leases.
@@ -48,6 +51,7 @@ pub struct UpkeepOptions {
     /// Stages that this process pauses because it starts.
     pub start_paused: Vec<Stage>,
     pub metrics: Arc<Metrics>,
+    pub webhooks: WebhookOptions,
 }
 
 /// The tasks at work.
@@ -79,7 +83,7 @@ impl Upkeep {
         let settling = cancellations::Settling {
             cancellations: ports.cancellations.clone(),
             canceller: Canceller::new(ports, options.metrics.clone()),
-            lease,
+            lease: lease.clone(),
         };
         tasks.spawn(settling.run(stop.clone()));
         if let Some(subscription) = ports.queues.dead_letters(dead_letters::PREFETCH) {
@@ -90,6 +94,11 @@ impl Upkeep {
                 stop.clone(),
             ));
         }
+        if let Some(subscription) = ports.queues.events(webhooks::PREFETCH) {
+            tasks.spawn(webhooks::keep(subscription, ports.webhooks.clone(), stop.clone()));
+        }
+        let deliverer = webhooks::Deliverer::new(ports, lease, options.metrics.clone(), options.webhooks.clone());
+        tasks.spawn(deliverer.run(stop.clone()));
         if let Some(backlog) = backlog {
             tasks.spawn(backlog::watch(ports.queues.clone(), backlog, options.backlog_max_messages, stop.clone()));
         }

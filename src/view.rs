@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{OrderRecord, RetriedAttempt, Step};
+use crate::domain::{Event, OrderRecord, RetriedAttempt, Step, Timestamp};
 
 #[derive(Serialize)]
 struct StepView<'a> {
@@ -56,6 +56,45 @@ impl<'a> RetriedView<'a> {
             counted: retried.counts,
         }
     }
+}
+
+#[derive(Serialize)]
+struct EventView<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    order_id: Option<&'a str>,
+    sequence: Option<u64>,
+    at: String,
+    stage: Option<&'static str>,
+    attempt: Option<u32>,
+    reason: Option<&'a str>,
+}
+
+/// An event as a JSON object.
+pub fn event(event: &Event) -> Vec<u8> {
+    let mut json = Vec::with_capacity(256);
+    let view = EventView {
+        id: &event.id(),
+        r#type: event.kind.as_str(),
+        order_id: Some(&event.order.to_string()),
+        sequence: Some(event.sequence),
+        at: event.at.to_string(),
+        stage: event.stage.map(|stage| stage.as_snake()),
+        attempt: event.attempt,
+        reason: event.reason.as_deref(),
+    };
+    push(&mut json, &view);
+    json
+}
+
+/// What looks like an event and is a test.
+pub fn test_event(id: &str, at: Timestamp) -> Vec<u8> {
+    let mut json = Vec::with_capacity(256);
+    let (order_id, sequence, at) = (None, None, at.to_string());
+    let view =
+        EventView { id, r#type: "webhook.test", order_id, sequence, at, stage: None, attempt: None, reason: None };
+    push(&mut json, &view);
+    json
 }
 
 /// Writes the steps of an order as a JSON array.

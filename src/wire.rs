@@ -8,6 +8,8 @@
 //! A release reads its own version and the one before. Fields it does not know are passed over, so that a field can
 //! be added without a new version.
 
+mod events;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ use crate::domain::{
     Report, RetriedAttempt, Stage, Step, StepOutcome, Timestamp,
 };
 use crate::ports::Unreadable;
+pub use events::{decode_events, encode_events};
 
 /// The version this release writes.
 pub const VERSION: u32 = 1;

@@ -19,19 +19,33 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("pauses", &["domain", "gate", "metrics", "ports"]),
     ("intake", &["batch", "domain", "metrics", "ports"]),
     ("lookup", &["domain", "ports"]),
+    ("live", &["domain", "ports"]),
     // It says which orders a letter carries.
     ("dead_letters", &["domain", "ports", "wire"]),
     // It takes messages apart that have no business in their queue, and buries them as the bytes they were.
     ("worker", &["batch", "domain", "gate", "handlers", "metrics", "ports", "wire"]),
-    // It archives what nobody has in hand.
-    ("cancel", &["domain", "lookup", "metrics", "ports", "worker"]),
-    ("upkeep", &["batch", "cancel", "domain", "intake", "metrics", "pauses", "ports"]),
+    ("webhooks", &["domain", "handlers", "ports", "view"]),
+    ("cancel", &["domain", "lookup", "metrics", "ports", "webhooks"]),
+    ("upkeep", &["batch", "cancel", "domain", "intake", "metrics", "pauses", "ports", "webhooks"]),
     // It publishes as the outbox does.
     ("try_again", &["batch", "domain", "lookup", "metrics", "ports", "upkeep"]),
     ("readiness", &["domain", "metrics", "pauses", "ports"]),
     (
         "api",
-        &["cancel", "dead_letters", "domain", "intake", "lookup", "metrics", "ports", "readiness", "try_again", "view"],
+        &[
+            "cancel",
+            "dead_letters",
+            "domain",
+            "intake",
+            "live",
+            "lookup",
+            "metrics",
+            "ports",
+            "readiness",
+            "try_again",
+            "view",
+            "webhooks",
+        ],
     ),
 ];
 

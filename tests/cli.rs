@@ -26,7 +26,8 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-const COMMANDS: [&str; 9] = ["all", "api", "worker", "migrate", "check-config", "submit", "get", "dead", "completions"];
+const COMMANDS: [&str; 11] =
+    ["all", "api", "worker", "migrate", "check-config", "submit", "get", "events", "webhook", "dead", "completions"];
 
 #[test]
 fn every_command_teaches_its_use() {

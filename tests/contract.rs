@@ -1,7 +1,7 @@
 //! What the ports promise, tested against every adapter that stands behind them.
 //!
 //! The suites (`contract/queues.rs`, `in_flight.rs`, `claims.rs`, `scan.rs`, `archive.rs`, `cancellations.rs`, `journal.rs`, `leases.rs`,
-//! `pauses.rs`, `dead_letters.rs`) know only the traits. An adapter takes part with a function that makes a subject, or says `None`
+//! `pauses.rs`, `dead_letters.rs`, `feed.rs`, `webhooks.rs`) know only the traits. An adapter takes part with a function that makes a subject, or says `None`
 //! if the servers it needs are not there, and one line:
 //!
 //! ```ignore
@@ -40,16 +40,19 @@ mod contract {
     pub mod claims;
     pub mod dead_letters;
     mod embedded;
+    pub mod feed;
     pub mod in_flight;
     pub mod journal;
     pub mod leases;
     pub mod pauses;
     pub mod queues;
     pub mod scan;
+    pub mod webhooks;
 
     mod postgres;
     mod postgres_failover;
     mod postgres_stores;
     mod rabbitmq;
     mod redis;
+    mod redis_feed;
 }

@@ -117,7 +117,7 @@ impl Broker {
         let stages = Stage::ALL.map(|stage| stage.as_kebab().to_owned());
         let delays = Delay::all()
             .flat_map(|delay| Stage::ALL.map(|stage| format!("{}.delay-{}s", stage.as_kebab(), delay.as_secs())));
-        for key in stages.iter().cloned().chain(delays).chain(["ending".into(), "dead".into()]) {
+        for key in stages.iter().cloned().chain(delays).chain(["ending".into(), "dead".into(), "events".into()]) {
             let name = format!("{}.{key}", self.namespace);
             channel.queue_delete(QueueDeleteArguments::new(&name)).await.unwrap();
         }

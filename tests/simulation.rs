@@ -19,8 +19,8 @@ use async_trait::async_trait;
 use ordering::batch::BatchLimits;
 use ordering::cancel::{Cancelled, Canceller, NotCancelled};
 use ordering::domain::{
-    Decision, Order, OrderId, OrderRecord, Outcome, RecordedOutcome, RetryPolicy, Stage, Status, Step, Timestamp,
-    decide,
+    Decision, Event, Order, OrderId, OrderRecord, Outcome, RecordedOutcome, RetryPolicy, Stage, Status, Step,
+    Timestamp, decide,
 };
 use ordering::gate::Gate;
 use ordering::handlers::{Call, Handler};
@@ -30,7 +30,8 @@ use ordering::pauses::PausedStages;
 use ordering::portions::Portioned;
 use ordering::ports::{Clock, InFlight, Pause, Pauses, Place, Ports, Queues, Source};
 use ordering::try_again::{NotTried, TryAgain};
-use ordering::upkeep::{Upkeep, UpkeepOptions};
+use ordering::upkeep::{Upkeep, UpkeepOptions, WebhookOptions};
+use ordering::webhooks::sender::{RetryOptions, Sender};
 use ordering::worker::{StageOptions, Worker, WorkerOptions};
 use rand::Rng;
 use tokio::sync::watch;
@@ -136,6 +137,7 @@ fn ports(process: &Process) -> Ports {
 }
 
 fn start_upkeep(process: &Process, paused: PausedStages, start_paused: Vec<Stage>, backlog: Option<Backlog>) -> Upkeep {
+    ordering::process::install_tls();
     let options = UpkeepOptions {
         holder: process.name().into(),
         batch: limits(),
@@ -144,6 +146,15 @@ fn start_upkeep(process: &Process, paused: PausedStages, start_paused: Vec<Stage
         paused,
         start_paused,
         metrics: Arc::default(),
+        webhooks: WebhookOptions {
+            sender: Sender::new(Duration::from_secs(1)).unwrap(),
+            at_once: 1,
+            retry: RetryOptions {
+                base: Duration::from_secs(1),
+                cap: Duration::from_secs(1),
+                give_up_after: Duration::from_secs(1),
+            },
+        },
     };
     Upkeep::start(&options, &ports(process), backlog)
 }
@@ -495,6 +506,22 @@ fn check(world: &Arc<World>, promises: &Promises, kind: Kind) {
     for order in archive.values() {
         let customer = order.order.fields().unwrap().customer_id.into_owned();
         assert!(!promises.refused.contains(&customer), "the order of {customer} was refused and carried out");
+    }
+    let told = world.told();
+    for order in archive.values() {
+        let events = Event::all_of(order);
+        let must_be_told = match kind {
+            Kind::Fenced | Kind::Unfenced => &events[..],
+            // The messages may be gone that would have told of steps; of the end the record tells.
+            Kind::QueuesLost => &events[events.len() - 1..],
+            // The record may be gone as well.
+            Kind::AllButJournalLost => &[],
+        };
+        for event in must_be_told {
+            let told = told.get(&(event.order, event.sequence));
+            assert!(told.is_some(), "nobody was told of {event:?}");
+            assert!(!kind.has_fence() || told == Some(&event.kind), "{told:?} was told instead of {event:?}");
+        }
     }
     assert_eq!(world.buried(), 0, "a message of ours was taken for a dead letter");
     for (point, recorded) in world.ever_recorded() {

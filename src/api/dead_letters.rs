@@ -1,11 +1,11 @@
 //! Listing dead letters, showing one, putting them back and dropping them.
 
-use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::answer;
 use super::parameters::{Parameters, cursor_of};
 use super::problem::Problem;
 use crate::dead_letters::{DeadLetterOffice, Fate, Opened, Summary};
@@ -112,11 +112,4 @@ fn summary(letter: &Summary) -> Value {
         "at": letter.at.to_string(),
         "size_bytes": letter.size_bytes,
     })
-}
-
-fn answer(body: &Value) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .content_type("application/json")
-        .body(body.to_string())
 }

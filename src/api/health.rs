@@ -15,6 +15,9 @@ pub async fn healthz() -> HttpResponse {
 
 /// `GET /metrics`: what the process has counted.
 pub async fn metrics(readiness: web::Data<Readiness>) -> HttpResponse {
+    if let Some(feed) = &readiness.ports.feed {
+        readiness.metrics.events_dropped(feed.dropped());
+    }
     HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .content_type(metrics::CONTENT_TYPE)

@@ -1,12 +1,14 @@
 //! The HTTP interface. doc/http-api.md describes it for its users.
 //!
-//! It knows how to take an order in, how to find one, what can be done with dead letters and which stages
-//! are paused; where orders are kept it does not know.
+//! It knows how to take an order in, how to find one, who listens, what can be done with dead letters and webhooks and which
+//! stages are paused; where orders are kept it does not know.
 //!
 //! # Stopping
-//! A stopping server accepts no more connections, answers the requests it has, and asks clients to close theirs.
+//! A stopping server accepts no more connections, answers the requests it has, ends its streams of events, and asks clients
+//! to close their connections.
 
 mod dead_letters;
+mod events;
 mod health;
 mod idempotency;
 mod life;
@@ -14,7 +16,9 @@ mod orders;
 mod parameters;
 pub mod problem;
 mod stages;
+mod streams;
 mod view;
+mod webhooks;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -29,9 +33,13 @@ pub use life::Life;
 pub use orders::Orders;
 use problem::Problem;
 pub use stages::Stages;
+pub use streams::StreamOptions;
+use streams::Streams;
 
 use crate::dead_letters::DeadLetterOffice;
+use crate::live::Live;
 use crate::readiness::Readiness;
+use crate::webhooks::WebhookOffice;
 
 /// How the server treats connections.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +50,7 @@ pub struct ApiOptions {
     pub connections_max: usize,
     /// How long the head of a request may take to arrive.
     pub request_timeout: Duration,
+    pub streams: StreamOptions,
 }
 
 /// What a process that takes orders serves.
@@ -50,6 +59,9 @@ pub struct Services {
     pub life: Life,
     pub dead_letters: DeadLetterOffice,
     pub stages: Stages,
+    pub webhooks: WebhookOffice,
+    /// `None` where nothing is told.
+    pub live: Option<Live>,
 }
 
 /// How long an idle connection is kept.
@@ -117,11 +129,15 @@ fn server(
     under_way: UnderWay,
 ) -> std::io::Result<Server> {
     let stopping = readiness.stopping.clone();
+    let streams = Streams::new(options.streams, stopping.clone());
     let services = services.map(|services| SharedServices {
         orders: web::Data::new(services.orders),
         life: web::Data::new(services.life),
         dead_letters: web::Data::new(services.dead_letters),
         stages: web::Data::new(services.stages),
+        streams: web::Data::new(streams),
+        live: web::Data::new(services.live),
+        webhooks: web::Data::new(services.webhooks),
     });
     let readiness = web::Data::new(readiness);
     let threads = options.threads.max(1);
@@ -160,13 +176,17 @@ struct SharedServices {
     life: web::Data<Life>,
     dead_letters: web::Data<DeadLetterOffice>,
     stages: web::Data<Stages>,
+    streams: web::Data<Streams>,
+    live: web::Data<Option<Live>>,
+    webhooks: web::Data<WebhookOffice>,
 }
 
 fn routes(app: &mut web::ServiceConfig, services: Option<SharedServices>) {
-    if let Some(SharedServices { orders, life, dead_letters, stages }) = services {
-        order_routes(app.app_data(orders).app_data(life));
+    if let Some(SharedServices { orders, life, dead_letters, stages, streams, live, webhooks }) = services {
+        order_routes(app.app_data(orders).app_data(life).app_data(streams).app_data(live));
         dead_letter_routes(app.app_data(dead_letters));
         stage_routes(app.app_data(stages));
+        webhook_routes(app.app_data(webhooks));
     }
     app.service(web::resource("/healthz").route(get_or_head().to(health::healthz)).default_service(only("GET, HEAD")))
         .service(web::resource("/metrics").route(get_or_head().to(health::metrics)).default_service(only("GET, HEAD")))
@@ -182,6 +202,10 @@ fn order_routes(app: &mut web::ServiceConfig) {
         .service(
             web::resource("/v1/orders/{id}").route(get_or_head().to(orders::find)).default_service(only("GET, HEAD")),
         )
+        .service(
+            web::resource("/v1/orders/{id}/events").route(web::get().to(events::of_order)).default_service(only("GET")),
+        )
+        .service(web::resource("/v1/events").route(web::get().to(events::of_all)).default_service(only("GET")))
         .service(
             web::resource("/v1/orders/{id}/cancel").route(web::post().to(life::cancel)).default_service(only("POST")),
         )
@@ -228,6 +252,26 @@ fn stage_routes(app: &mut web::ServiceConfig) {
                 .route(web::post().to(stages::resume))
                 .default_service(only("POST")),
         );
+}
+
+fn webhook_routes(app: &mut web::ServiceConfig) {
+    app.service(
+        web::resource("/v1/webhooks")
+            .route(get_or_head().to(webhooks::list))
+            .route(web::post().to(webhooks::add))
+            .default_service(only("GET, HEAD, POST")),
+    )
+    .service(
+        web::resource("/v1/webhooks/{id}").route(web::delete().to(webhooks::remove)).default_service(only("DELETE")),
+    )
+    .service(
+        web::resource("/v1/webhooks/{id}/test").route(web::post().to(webhooks::test)).default_service(only("POST")),
+    );
+}
+
+/// An answer of 200 that nobody keeps.
+fn answer(json: &serde_json::Value) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(json)
 }
 
 fn get_or_head() -> actix_web::Route {

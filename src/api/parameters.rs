@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::dead_letters::Position;
-use crate::domain::Timestamp;
+use crate::domain::{EventKind, EventKinds, Stage, Timestamp};
 use crate::ports::{DeadLetterId, Source};
 
 const LIMIT_MAX: u32 = 1_000;
@@ -74,6 +74,27 @@ impl Parameters {
         self.get("limit").map(read).transpose()
     }
 
+    /// `type`: kinds of events, separated by commas.
+    pub fn event_kinds(&self) -> Result<Option<EventKinds>, Problem> {
+        let read = |name: &str| {
+            EventKind::parse(name).ok_or_else(|| {
+                let names = EventKind::ALL.map(EventKind::as_str).join(", ");
+                Problem::wrong_parameter("type", &format!("there is no such type of event; there are {names}"))
+            })
+        };
+        self.get("type").map(|names| names.split(',').map(read).collect()).transpose()
+    }
+
+    /// `stage`: names of stages, in either spelling, separated by commas.
+    pub fn stages(&self) -> Result<Option<Vec<Stage>>, Problem> {
+        let read = |name: &str| {
+            name.parse().map_err(|error: crate::domain::stage::UnknownStage| {
+                Problem::wrong_parameter("stage", &error.to_string())
+            })
+        };
+        self.get("stage").map(|names| names.split(',').map(read).collect()).transpose()
+    }
+
     /// `cursor`: what [`cursor_of`] made.
     pub fn cursor(&self) -> Result<Option<Position>, Problem> {
         let read = |text: &str| {
@@ -137,6 +158,15 @@ mod tests {
         assert_eq!(read("limit=1000").limit().unwrap(), Some(1_000));
         for limit in ["0", "1001", "-1", "ten", ""] {
             assert!(read(&format!("limit={limit}")).limit().is_err(), "{limit}");
+        }
+        let known = ["type", "stage"];
+        let read = Parameters::read("type=order.failed,step.done&stage=pre_processing,scheduling", &known).unwrap();
+        let kinds = [EventKind::StepDone, EventKind::OrderFailed].into_iter().collect();
+        assert_eq!(read.event_kinds().unwrap(), Some(kinds));
+        assert_eq!(read.stages().unwrap(), Some(vec![Stage::PreProcessing, Stage::Scheduling]));
+        for query in ["type=", "type=failed", "stage=", "stage=ending"] {
+            let refused = Parameters::read(query, &known).unwrap();
+            assert!(refused.event_kinds().and_then(|_| refused.stages()).is_err(), "{query}");
         }
         for query in ["queu=ending", "queue=ending&queue=ending", "Queue=ending", "=", "queue"] {
             let refused = Parameters::read(query, &KNOWN).and_then(|parameters| parameters.queue());

@@ -11,6 +11,7 @@ use crate::dead_letters::NotDone;
 use crate::domain::{Refusal, Stage, Status};
 use crate::intake::NotAccepted;
 use crate::ports::{PublishError, Unavailable};
+use crate::webhooks::{NotAdded, WEBHOOKS_MAX};
 
 /// What comes before the name of a problem in its `type`. The names are listed in doc/http-api.md.
 const TYPE_PREFIX: &str = "urn:ordering:problem:";
@@ -29,6 +30,13 @@ pub struct Problem {
     more: serde_json::Map<String, Value>,
     retry_after_secs: Option<u32>,
     allow: Option<&'static str>,
+}
+
+/// What is wrong with a field of a body, by its JSON pointer.
+#[derive(Debug)]
+pub struct FieldProblem {
+    pub pointer: String,
+    pub detail: String,
 }
 
 impl Problem {
@@ -115,6 +123,65 @@ impl Problem {
         let detail =
             format!("where the order is cannot be told at the moment (the {} cannot say); ask again", unavailable.part);
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "cannot-tell", "Cannot tell at the moment", detail).worth_retrying()
+    }
+
+    pub fn malformed(error: &serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let detail = format!("the body is not JSON, at line {line} column {column}");
+        Self::new(StatusCode::BAD_REQUEST, "malformed-json", "Malformed JSON", detail)
+            .with("line", json!(line))
+            .with("column", json!(column))
+    }
+
+    pub fn invalid_webhook(problems: Vec<FieldProblem>) -> Self {
+        let detail = match problems.len() {
+            1 => "the webhook has a problem".to_owned(),
+            n => format!("the webhook has {n} problems"),
+        };
+        let errors: Vec<Value> =
+            problems.into_iter().map(|p| json!({"pointer": p.pointer, "detail": p.detail})).collect();
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-webhook", "Invalid webhook", detail)
+            .with("errors", Value::Array(errors))
+    }
+
+    pub fn not_a_webhook_id() -> Self {
+        let detail = "a webhook's id is a UUID, as in 0193f0a1-7c3e-7b11-8f00-0123456789ab";
+        Self::new(StatusCode::BAD_REQUEST, "not-an-id", "Not a webhook's id", detail)
+    }
+
+    pub fn no_such_webhook(id: impl fmt::Display) -> Self {
+        let detail = format!("there is no webhook {id}: it was removed, or it never was");
+        Self::new(StatusCode::NOT_FOUND, "no-such-webhook", "No such webhook", detail)
+    }
+
+    /// The store of the webhooks does not answer.
+    pub fn no_webhooks(unavailable: &Unavailable) -> Self {
+        Self::out_of_reach(format!("the webhooks are out of reach ({}); try again", unavailable.part))
+    }
+
+    pub fn not_added(not_added: &NotAdded) -> Self {
+        match not_added {
+            NotAdded::TooMany => {
+                let detail = format!("there are {WEBHOOKS_MAX} webhooks, and there may not be more: remove one");
+                Self::new(StatusCode::CONFLICT, "too-many-webhooks", "Too many webhooks", detail)
+            }
+            NotAdded::Unavailable(unavailable) => Self::no_webhooks(unavailable),
+        }
+    }
+
+    pub fn events_off() -> Self {
+        let detail = "what happens to all orders is not told here: the setting `events` is `off`";
+        Self::new(StatusCode::NOT_FOUND, "events-off", "Events are off", detail)
+    }
+
+    /// The live feed does not answer.
+    pub fn no_feed(unavailable: &Unavailable) -> Self {
+        Self::out_of_reach(format!("the feed of events is out of reach ({}); try again", unavailable.part))
+    }
+
+    pub fn too_many_streams() -> Self {
+        let detail = "as many streams of events are open as this process may have; try again, or ask another one";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "Too many streams", detail).worth_retrying()
     }
 
     /// `what` completes the sentence "the parameter `name`: …".

@@ -12,10 +12,12 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::dead::DeadArgs;
+use crate::client::events::EventsArgs;
 use crate::client::get::GetArgs;
 use crate::client::life::{CancelArgs, RetryArgs};
 use crate::client::stages::{PauseArgs, ResumeArgs, StagesArgs};
 use crate::client::submit::SubmitArgs;
+use crate::client::webhook::WebhookArgs;
 use crate::domain::Stage;
 use check_config::CheckConfigArgs;
 use completions::CompletionsArgs;
@@ -129,6 +131,26 @@ Examples:
 Exit code 1 if an order has not failed.")]
     Retry(RetryArgs),
 
+    /// Show what happens to an order, or to all orders, as it happens
+    #[command(after_help = "\
+Examples:
+  ordering events 0193f0a1-7c3e-7b11-8f00-0123456789ab
+      Everything since it was accepted, until it has ended.
+  ordering events
+  ordering events --type order.failed --json | jq .reason
+Streams that break off are taken up again. Exit code 0 if the order has ended, 1 if it could not be followed.")]
+    Events(EventsArgs),
+
+    /// Say who is to be told what happens to orders
+    #[command(after_help = "\
+Examples:
+  ordering webhook add https://shop.example/orders --event order.completed --event order.failed
+  ordering webhook list
+  ordering webhook test 0193f0a1-7c3e-7b11-8f00-0123456789ab
+  ordering webhook remove 0193f0a1-7c3e-7b11-8f00-0123456789ab
+`ordering webhook COMMAND --help` says more about each.")]
+    Webhook(WebhookArgs),
+
     /// Look at the messages that no worker could read, put them back, or drop them
     #[command(after_help = "\
 Examples:
@@ -190,7 +212,7 @@ impl WorkerArgs {
 }
 
 /// Knows both spellings of a stage, and shows one.
-pub fn stage_parser() -> impl TypedValueParser<Value = Stage> {
+pub(crate) fn stage_parser() -> impl TypedValueParser<Value = Stage> {
     let names = Stage::ALL.map(|stage| {
         let name = PossibleValue::new(stage.as_kebab());
         match stage.as_snake() == stage.as_kebab() {

@@ -21,6 +21,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For one request and its answer. A server that takes longer is treated like one that is not there.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// For a stream, whose end nobody can foresee: a year.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// A server and the connections to it.
 #[derive(Clone)]
 pub struct Server {
@@ -44,6 +47,13 @@ pub enum Found {
     Order(Box<super::view::OrderView>, Bytes),
     NoSuchOrder,
     Trouble(Trouble),
+}
+
+/// What became of a question for a stream of events.
+pub enum Streamed {
+    Open(Response),
+    /// There is nothing more to come.
+    Over,
 }
 
 /// There is no answer to the question that was asked.
@@ -95,6 +105,13 @@ impl ProblemDocument {
     pub fn text(&self) -> String {
         let text = self.detail.as_deref().or(self.title.as_deref());
         printable(text.unwrap_or("no reason given"))
+    }
+
+    /// As [`ProblemDocument::text`], with everything that is wrong with what was sent.
+    fn whole_text(&self) -> String {
+        let errors: String =
+            self.errors.iter().map(|error| printable(&format!("; {}: {}", error.pointer, error.detail))).collect();
+        self.text() + &errors
     }
 }
 
@@ -228,6 +245,40 @@ impl Server {
         }
     }
 
+    /// Asks for a stream of events, after the last one that was seen.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn stream(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        last_event_id: Option<&str>,
+    ) -> Result<Streamed, Trouble> {
+        let mut url = self.url(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.client.get(url).timeout(STREAM_TIMEOUT);
+        if let Some(id) = last_event_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let asked = tokio::time::timeout(REQUEST_TIMEOUT, request.send()).await;
+        let response = match asked {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(self.unreachable(&error)),
+            Err(_elapsed) => return Err(self.silent()),
+        };
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(Streamed::Over),
+            StatusCode::OK => Ok(Streamed::Open(response)),
+            _ => {
+                let (status, answer) = self.answer(response).await?;
+                Err(answer.problem().map_or_else(|| self.not_understood(status), |p| self.answered(status, &p)))
+            }
+        }
+    }
+
     fn url(&self, path: &str) -> Url {
         let mut url = self.v1.clone();
         url.set_path(&format!("{}/{path}", self.v1.path()));
@@ -236,16 +287,25 @@ impl Server {
 
     /// Sends a request and reads its answer; what may work later comes back as trouble.
     async fn exchange(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Answer), Trouble> {
-        let unreachable = |error: reqwest::Error| Trouble {
-            what: match error.is_timeout() {
-                true => format!("{} does not answer in time", self.shown),
-                false => format!("cannot reach {}: {}", self.shown, root_cause(&error)),
-            },
-            is_passing: true,
-            is_unreachable: true,
-            retry_after: None,
-        };
-        let response = request.send().await.map_err(unreachable)?;
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.answer(response).await
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Trouble {
+        if error.is_timeout() {
+            return self.silent();
+        }
+        let what = format!("cannot reach {}: {}", self.shown, root_cause(error));
+        Trouble { what, is_passing: true, is_unreachable: true, retry_after: None }
+    }
+
+    fn silent(&self) -> Trouble {
+        let what = format!("{} does not answer in time", self.shown);
+        Trouble { what, is_passing: true, is_unreachable: true, retry_after: None }
+    }
+
+    /// Reads an answer to its end.
+    async fn answer(&self, response: Response) -> Result<(StatusCode, Answer), Trouble> {
         let status = response.status();
         let retry_after = retry_after(&response);
         let is_problem = response
@@ -253,7 +313,7 @@ impl Server {
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .is_some_and(|value| value.starts_with("application/problem+json"));
-        let body = response.bytes().await.map_err(unreachable)?;
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         let answer = Answer { is_problem, body };
         let is_passing = matches!(
             status,
@@ -277,7 +337,7 @@ impl Server {
 
     fn answered(&self, status: StatusCode, problem: &ProblemDocument) -> Trouble {
         Trouble {
-            what: format!("{} answered {status}: {}", self.shown, problem.text()),
+            what: format!("{} answered {status}: {}", self.shown, problem.whole_text()),
             is_passing: false,
             is_unreachable: false,
             retry_after: None,

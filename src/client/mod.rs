@@ -5,6 +5,7 @@
 
 mod bounded_lines;
 pub mod dead;
+pub mod events;
 pub mod get;
 mod http;
 mod input;
@@ -17,6 +18,7 @@ pub mod stages;
 pub mod submit;
 mod view;
 mod wait;
+pub mod webhook;
 
 use clap::Args;
 

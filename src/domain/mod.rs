@@ -4,6 +4,7 @@
 //! arguments. So every rule of this folder can be tested by calling it, and replayed by a simulation.
 
 pub mod decision;
+pub mod event;
 pub mod history;
 mod json_tree;
 pub mod order;
@@ -16,6 +17,7 @@ pub mod trace;
 pub mod validation;
 
 pub use decision::{Attempts, Decision, End, Outcome, decide};
+pub use event::{Event, EventKind, EventKinds};
 pub use history::{
     Cancellation, EarlierPassage, Failure, History, RecordedOutcome, RetriedAttempt, Status, Step, StepOutcome,
 };

@@ -32,6 +32,12 @@ impl Progress {
         Progress(Self::entered(passage, stage, attempt).0 + 1)
     }
 
+    /// The passage is over: no point of it comes after this one. (An attempt of the largest number there is at the last
+    /// stage would share it; policies allow some thousand attempts.)
+    pub fn ended(passage: u32) -> Progress {
+        Progress(Self::accepted(passage.saturating_add(1)).0 - 1)
+    }
+
     pub fn as_u64(self) -> u64 {
         self.0
     }
@@ -62,11 +68,12 @@ mod tests {
         for passage in [1, 2] {
             points.push(Progress::accepted(passage));
             for stage in Stage::ALL {
-                for attempt in [1, 2, 99_999] {
+                for attempt in [1, 2, 99_998] {
                     points.push(Progress::entered(passage, stage, attempt));
                     points.push(Progress::finished(passage, stage, attempt));
                 }
             }
+            points.push(Progress::ended(passage));
         }
         assert!(points.is_sorted_by(|a, b| a < b));
         for stage in Stage::ALL {

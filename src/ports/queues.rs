@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{DeadLetter, Unavailable};
-use crate::domain::{Delay, OrderRecord, Stage, Timestamp};
+use crate::domain::{Delay, Event, OrderRecord, Stage, Timestamp};
 
 /// Orders were not put into a queue, as far as is known.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -162,6 +162,18 @@ pub trait Queues: Send + Sync + 'static {
     /// buried at once where [`super::DeadLetters`] finds it.
     fn dead_letters(&self, prefetch: u16) -> Option<DeadSubscription>;
 
+    /// Puts events where [`super::Webhooks`] will get them from, in this order. `Ok` means that they are held there
+    /// durably.
+    ///
+    /// # Errors
+    /// [`PublishError`]; passing.
+    async fn publish_events(&self, events: &[Event]) -> Result<(), PublishError>;
+
+    /// Starts deliveries of events, to one subscription at a time of all that there are, in the order in which they were
+    /// published; as [`Queues::subscribe`] otherwise. `None`: this back end keeps what is published at once where
+    /// [`super::Webhooks`] has it.
+    fn events(&self, prefetch: u16) -> Option<EventSubscription>;
+
     /// Puts bytes that were a message of `source` back into its queue, to the letter.
     ///
     /// # Errors
@@ -216,6 +228,19 @@ pub struct DeadSubscription {
 pub struct DeadDelivery {
     pub receipt: Receipt,
     pub letter: DeadLetter,
+}
+
+/// Deliveries of events and the means to settle them.
+pub struct EventSubscription {
+    pub deliveries: mpsc::Receiver<EventDelivery>,
+    pub settle: Arc<dyn Settle>,
+}
+
+/// One message of the queue of events.
+#[derive(Debug)]
+pub struct EventDelivery {
+    pub receipt: Receipt,
+    pub events: Result<Vec<Event>, Unreadable>,
 }
 
 /// Says what became of a delivery. Neither call waits, and either may be lost with the connection: the message is

@@ -5,11 +5,11 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::adapters::embedded::{Embedded, EmbeddedOptions, OpenError};
+use crate::adapters::embedded::{Embedded, EmbeddedFeed, EmbeddedOptions, OpenError};
 use crate::adapters::postgres::{MigrateError, PostgresArchive, PostgresOptions, PostgresStores};
 use crate::adapters::rabbitmq::{RabbitOptions, RabbitQueues};
-use crate::adapters::redis::{RedisInFlight, RedisOptions};
-use crate::ports::{Ports, SystemClock, SystemRandom};
+use crate::adapters::redis::{RedisFeed, RedisInFlight, RedisOptions};
+use crate::ports::{Feed, Ports, SystemClock, SystemRandom};
 use crate::settings::{self, Settings};
 
 /// Why a back end could not be opened.
@@ -25,7 +25,7 @@ pub enum BackendError {
 }
 
 pub(super) enum Backend {
-    Embedded(Embedded),
+    Embedded(Embedded, Option<Arc<EmbeddedFeed>>),
     Servers(Servers),
 }
 
@@ -36,7 +36,8 @@ impl Backend {
             settings::Backend::Embedded => {
                 let options =
                     EmbeddedOptions { ended_ttl: settings.redis.ended_ttl, ..EmbeddedOptions::new(&settings.data_dir) };
-                Ok(Backend::Embedded(Embedded::open(options)?))
+                let feed = settings.events.then(Arc::default);
+                Ok(Backend::Embedded(Embedded::open(options)?, feed))
             }
             settings::Backend::Servers => Ok(Backend::Servers(Servers::start(settings)?)),
         }
@@ -44,14 +45,16 @@ impl Backend {
 
     pub(super) fn ports(&self) -> Ports {
         match self {
-            Backend::Embedded(embedded) => Ports {
+            Backend::Embedded(embedded, feed) => Ports {
                 queues: embedded.queues(),
                 in_flight: embedded.in_flight(),
                 archive: embedded.archive(),
                 cancellations: embedded.cancellations(),
                 dead_letters: embedded.dead_letters(),
                 pauses: embedded.pauses(),
+                webhooks: embedded.webhooks(),
                 journal: None,
+                feed: feed.clone().map(|feed| feed as Arc<dyn Feed>),
                 leases: None,
                 clock: Arc::new(SystemClock),
                 random: Arc::new(SystemRandom),
@@ -63,7 +66,9 @@ impl Backend {
                 cancellations: servers.stores.cancellations.clone(),
                 dead_letters: servers.stores.dead_letters.clone(),
                 pauses: servers.stores.pauses.clone(),
+                webhooks: servers.stores.webhooks.clone(),
                 journal: Some(servers.stores.journal.clone()),
+                feed: servers.feed.clone().map(|feed| feed as Arc<dyn Feed>),
                 leases: Some(servers.stores.leases.clone()),
                 clock: Arc::new(SystemClock),
                 random: Arc::new(SystemRandom),
@@ -74,14 +79,14 @@ impl Backend {
     /// What an operator calls the queues, the in-flight store and the archive.
     pub(super) fn names(&self) -> [&'static str; 3] {
         match self {
-            Backend::Embedded(_) => ["queues (SQLite)", "in-flight store (SQLite)", "archive (SQLite)"],
+            Backend::Embedded(..) => ["queues (SQLite)", "in-flight store (SQLite)", "archive (SQLite)"],
             Backend::Servers(_) => ["RabbitMQ", "Redis", "Postgres"],
         }
     }
 
     pub(super) async fn close(self) {
         match self {
-            Backend::Embedded(embedded) => embedded.close().await,
+            Backend::Embedded(embedded, _) => embedded.close().await,
             Backend::Servers(_) => {}
         }
     }
@@ -91,6 +96,7 @@ impl Backend {
 pub(super) struct Servers {
     queues: Arc<RabbitQueues>,
     in_flight: Arc<RedisInFlight>,
+    feed: Option<Arc<RedisFeed>>,
     stores: PostgresStores,
 }
 
@@ -103,12 +109,15 @@ impl Servers {
         let stores = start_stores(settings)?;
         let in_flight = RedisInFlight::start(redis_options(settings))
             .map_err(|reason| BackendError::Address { setting: "redis_url", reason })?;
+        let feed = settings.events.then(|| RedisFeed::start(&redis_options(settings))).transpose();
+        let feed = feed.map_err(|reason| BackendError::Address { setting: "redis_url", reason })?;
         if settings.migrate_at_start {
             tokio::spawn(migrate_when_in_reach(stores.archive.clone()));
         }
         Ok(Servers {
             queues: Arc::new(RabbitQueues::start(rabbit_options(settings))),
             in_flight: Arc::new(in_flight),
+            feed: feed.map(Arc::new),
             stores,
         })
     }

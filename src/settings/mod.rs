@@ -27,7 +27,7 @@ pub use problems::{Problem, SettingsError};
 pub use sources::{Flag, Given, Origin};
 pub use typed::{
     Api, Backend, Batch, Handler, Http, Journal, Log, LogFormat, Postgres, RabbitMq, Redis, Settings, StageSettings,
-    Stages,
+    Stages, Webhooks,
 };
 pub use urls::{Address, SecretUrl};
 

@@ -27,6 +27,9 @@ pub struct Settings {
     pub start_paused: Vec<Stage>,
     pub journal: Journal,
     pub reconcile_after: Duration,
+    /// Whether `events` is `on`.
+    pub events: bool,
+    pub webhooks: Webhooks,
     pub log: Log,
     pub api: Api,
     pub batch: Batch,
@@ -48,6 +51,16 @@ pub enum Backend {
 pub enum Journal {
     Off,
     Accepted,
+}
+
+/// `webhooks.…`
+#[derive(Clone, Copy, Debug)]
+pub struct Webhooks {
+    pub timeout: Duration,
+    pub at_once: usize,
+    pub retry_base: Duration,
+    pub retry_cap: Duration,
+    pub give_up_after: Duration,
 }
 
 /// `log.…`
@@ -76,6 +89,8 @@ pub struct Api {
     pub connections_max: usize,
     /// 0 for one per core.
     pub threads: usize,
+    pub event_streams_max: usize,
+    pub event_heartbeat: Duration,
 }
 
 /// `batch.…`
@@ -186,6 +201,14 @@ impl Settings {
                 _ => Journal::Off,
             },
             reconcile_after: values.duration("reconcile_after"),
+            events: values.text("events") == "on",
+            webhooks: Webhooks {
+                timeout: values.duration("webhooks.timeout"),
+                at_once: values.whole("webhooks.at_once"),
+                retry_base: values.duration("webhooks.retry_base"),
+                retry_cap: values.duration("webhooks.retry_cap"),
+                give_up_after: values.duration("webhooks.give_up_after"),
+            },
             log: Log {
                 level: values.text("log.level").to_owned(),
                 format: match values.text("log.format") {
@@ -201,6 +224,8 @@ impl Settings {
                 request_timeout: values.duration("api.request_timeout"),
                 connections_max: values.whole("api.connections_max"),
                 threads: values.whole("api.threads"),
+                event_streams_max: values.whole("api.event_streams_max"),
+                event_heartbeat: values.duration("api.event_heartbeat"),
             },
             batch: Batch { orders_max: values.whole("batch.orders_max"), bytes_max: values.whole("batch.bytes_max") },
             stages: Stages(Stage::ALL.map(|stage| StageSettings::from_values(stage, values))),

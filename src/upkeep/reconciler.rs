@@ -33,6 +33,7 @@ use crate::domain::{OrderId, OrderRecord, Stage, Timestamp};
 use crate::metrics::Metrics;
 use crate::pauses::PausedStages;
 use crate::ports::{Place, Ports, Source, Unavailable, Unmoved};
+use crate::webhooks;
 use evidence::{Evidence, Loss};
 
 const LEASE: &str = "reconciler";
@@ -219,11 +220,12 @@ impl Reconciler {
         Ok(count)
     }
 
-    /// Ends the record of an order that ended while the in-flight store was out of reach.
+    /// Ends the record of an order that ended while the in-flight store was out of reach, or of which the message was lost
+    /// before the worker that archived it had told webhooks: they are told first, as workers do it.
     async fn mend(&self, id: OrderId) -> Result<(), Unavailable> {
-        match self.ports.archive.find(id).await? {
-            Some(ended) => self.ports.in_flight.end(&[ended]).await,
-            None => Ok(()),
-        }
+        let Some(ended) = self.ports.archive.find(id).await? else { return Ok(()) };
+        let ended = [ended];
+        webhooks::tell(&self.ports, &ended).await?;
+        self.ports.in_flight.end(&ended).await
     }
 }

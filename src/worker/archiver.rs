@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::WorkerOptions;
 use super::hold::Ticket;
 use super::outbound::publish;
+use super::outside::Outside;
 use crate::batch::{Batches, Load};
 use crate::domain::OrderRecord;
 use crate::metrics::Metrics;
@@ -30,17 +30,25 @@ impl Load for Ended {
 /// `ending` is as safe a place.
 const ARCHIVE_SHUNNED_FOR: Duration = Duration::from_secs(1);
 
+/// Where ended orders are kept, and who is told of it.
+#[derive(Clone)]
+pub(super) struct Archive {
+    pub(super) ports: Ports,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) outside: Outside,
+    pub(super) stop: CancellationToken,
+}
+
 pub(super) struct Archiver {
-    ports: Ports,
-    metrics: Arc<Metrics>,
+    archive: Archive,
     ended: Batches<Ended>,
     shunned_until: Option<Instant>,
     stop: CancellationToken,
 }
 
 impl Archiver {
-    pub(super) fn new(options: &WorkerOptions, ports: &Ports, ended: Batches<Ended>, stop: CancellationToken) -> Self {
-        Archiver { ports: ports.clone(), metrics: options.metrics.clone(), ended, shunned_until: None, stop }
+    pub(super) fn new(archive: Archive, ended: Batches<Ended>, stop: CancellationToken) -> Self {
+        Archiver { archive, ended, shunned_until: None, stop }
     }
 
     /// Runs until the last sender is gone.
@@ -56,7 +64,7 @@ impl Archiver {
     /// Puts the orders into the archive or into `ending`; whether one of them holds them.
     async fn keep(&mut self, orders: Vec<OrderRecord>) -> bool {
         if self.shunned_until.is_none_or(|until| Instant::now() >= until) {
-            match archive(&self.ports, &self.metrics, &orders).await {
+            match self.archive.keep(&orders).await {
                 Ok(()) => {
                     self.shunned_until = None;
                     return true;
@@ -67,30 +75,43 @@ impl Archiver {
                 }
             }
         }
-        publish(&self.ports, Place::Ending, &orders, &self.stop).await.is_ok()
+        publish(&self.archive.ports, Place::Ending, &orders, &self.stop).await.is_ok()
     }
 }
 
-/// Archive first, then the records' end: a reader who no longer finds the one finds the other.
-pub(crate) async fn archive(ports: &Ports, metrics: &Metrics, orders: &[OrderRecord]) -> Result<(), Unavailable> {
-    let archived = ports.archive.archive(orders).await?;
-    let mut ended = Vec::with_capacity(orders.len());
-    for (order, archived) in orders.iter().zip(archived) {
-        match archived {
-            Archived::Now => {
-                metrics.ended(order.history.status());
-                ended.push(order.clone());
-            }
-            // The end that was kept first is the one a reader is to see.
-            Archived::Before => {
-                metrics.late_end();
-                ended.extend(ports.archive.find(order.id).await.ok().flatten());
+impl Archive {
+    /// Archive first, then the records' end: a reader who no longer finds the one finds the other. In between webhooks are
+    /// told: of the end that the archive has, and before a copy of the order can find that it has passed.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: the archive may have them, but not all is done. To be tried again.
+    pub(super) async fn keep(&self, orders: &[OrderRecord]) -> Result<(), Unavailable> {
+        let archived = self.ports.archive.archive(orders).await?;
+        let mut ended = Vec::with_capacity(orders.len());
+        for (order, archived) in orders.iter().zip(archived) {
+            match archived {
+                Archived::Now => {
+                    self.metrics.ended(order.history.status());
+                    ended.push(order.clone());
+                }
+                // The end that was kept first is the one a reader is to see.
+                Archived::Before => {
+                    self.metrics.late_end();
+                    match self.ports.archive.find(order.id).await {
+                        Ok(kept) => ended.extend(kept),
+                        Err(unavailable) if self.outside.has_webhooks() => return Err(unavailable),
+                        Err(_) => {}
+                    }
+                }
             }
         }
+        let told = self.outside.tell_webhooks(&ended, &self.stop).await;
+        told.map_err(|error| error.unavailable().clone())?;
+        // The archive has them, which is what counts: a record left behind goes by itself, and lookups see through it.
+        if let Err(unavailable) = self.ports.in_flight.end(&ended).await {
+            tracing::debug!(%unavailable, orders = ended.len(), "ended without the in-flight store");
+        }
+        self.outside.carried_out(&ended);
+        Ok(())
     }
-    // The archive has them, which is what counts: a record left behind goes by itself, and lookups see through it.
-    if let Err(unavailable) = ports.in_flight.end(&ended).await {
-        tracing::debug!(%unavailable, orders = ended.len(), "ended without the in-flight store");
-    }
-    Ok(())
 }

@@ -1,17 +1,15 @@
 //! Drains the queue `ending`: ended orders that found the archive out of reach.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::archiver::archive;
+use super::archiver::Archive;
 use super::hold::Ticket;
 use super::unpack::unpack;
 use crate::batch::{BatchLimits, Batches};
 use crate::domain::OrderRecord;
-use crate::metrics::Metrics;
-use crate::ports::{Ports, Source, Subscription};
+use crate::ports::{Source, Subscription};
 
 /// Messages held at once: few, as they are held for as long as the archive is out of reach.
 const PREFETCH: u16 = 4;
@@ -19,7 +17,8 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Runs until `stop`.
-pub(super) async fn run(ports: Ports, limits: BatchLimits, metrics: Arc<Metrics>, stop: CancellationToken) {
+pub(super) async fn run(archive: Archive, limits: BatchLimits, stop: CancellationToken) {
+    let ports = &archive.ports;
     let Subscription { deliveries, settle } = ports.queues.subscribe(Source::Ending, PREFETCH);
     let mut batches = Batches::new(deliveries, limits);
     loop {
@@ -32,9 +31,9 @@ pub(super) async fn run(ports: Ports, limits: BatchLimits, metrics: Arc<Metrics>
             },
         };
         let fits = |order: &OrderRecord| order.history.status().has_ended();
-        let in_hand = unpack(&ports, Source::Ending, &settle, batch, fits).await;
+        let in_hand = unpack(ports, Source::Ending, &settle, batch, fits).await;
         let (orders, tickets): (Vec<_>, Vec<_>) = in_hand.into_iter().map(|i| (i.order, i.ticket)).unzip();
-        if keep(&ports, &metrics, &orders, &stop).await {
+        if keep(&archive, &orders, &stop).await {
             tickets.into_iter().for_each(Ticket::settle);
         }
     }
@@ -44,10 +43,10 @@ pub(super) async fn run(ports: Ports, limits: BatchLimits, metrics: Arc<Metrics>
 }
 
 /// Archives, however long it takes; `false` if the worker is to stop first.
-async fn keep(ports: &Ports, metrics: &Metrics, orders: &[OrderRecord], stop: &CancellationToken) -> bool {
+async fn keep(archive: &Archive, orders: &[OrderRecord], stop: &CancellationToken) -> bool {
     let mut wait = WAIT_MIN;
     while !orders.is_empty() {
-        let Err(unavailable) = archive(ports, metrics, orders).await else {
+        let Err(unavailable) = archive.keep(orders).await else {
             break;
         };
         tracing::debug!(%unavailable, orders = orders.len(), "ended orders go on waiting for the archive");

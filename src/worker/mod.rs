@@ -14,7 +14,7 @@
 //!
 //! `unpack` opens deliveries; `receive` takes deliveries, begins their orders and has the handler work on them; `finish` records outcomes and
 //! carries the recorded ones out; `outbound` and `archiver` are the two ways on, each with group commit; `ending`
-//! drains what waited for the archive. They are joined by bounded channels, and each order carries its [`hold::Ticket`]:
+//! drains what waited for the archive; `outside` is told of all of it. They are joined by bounded channels, and each order carries its [`hold::Ticket`]:
 //! whoever drops an order without settling it gives its delivery back.
 //!
 //! # Failure handling
@@ -22,16 +22,16 @@
 //!   same key, and the archive's first row decides.
 //! - The queues out of reach: what is held is tried again for a while and then let go of; it is delivered again.
 //! - The archive out of reach: ended orders go to the queue `ending`.
+//! - Events for webhooks are told before the order goes on (`outside`): they are held up by what holds up the order.
 
 mod archiver;
 mod ending;
 mod finish;
 pub mod hold;
 mod outbound;
+mod outside;
 mod receive;
 mod unpack;
-
-pub(crate) use archiver::archive;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,14 +87,21 @@ impl Worker {
     pub fn start(options: &WorkerOptions, ports: &Ports, stages: Vec<StageOptions>) -> Worker {
         let (receiving, finishing, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         let (archive_sender, to_archive) = mpsc::channel(CHANNEL_ORDERS);
-        finishing.spawn(
-            archiver::Archiver::new(options, ports, Batches::new(to_archive, options.batch), stop.clone()).run(),
-        );
-        receiving.spawn(ending::run(ports.clone(), options.batch, options.metrics.clone(), stop.clone()));
+        let outside = outside::Outside::new(ports);
+        let archive = archiver::Archive {
+            ports: ports.clone(),
+            metrics: options.metrics.clone(),
+            outside: outside.clone(),
+            stop: stop.clone(),
+        };
+        let to_archive = Batches::new(to_archive, options.batch);
+        finishing.spawn(archiver::Archiver::new(archive.clone(), to_archive, stop.clone()).run());
+        receiving.spawn(ending::run(archive, options.batch, stop.clone()));
         for stage in stages {
             let (outbound_sender, outgoing) = mpsc::channel(CHANNEL_ORDERS);
             let (finished_sender, finished) = mpsc::channel(CHANNEL_ORDERS);
-            let outbound = outbound::Outbound::new(ports, Batches::new(outgoing, options.batch), stop.clone());
+            let outbound =
+                outbound::Outbound::new(ports, outside.clone(), Batches::new(outgoing, options.batch), stop.clone());
             finishing.spawn(outbound.run());
             let finisher = finish::Finisher {
                 stage: stage.stage,
@@ -105,7 +112,8 @@ impl Worker {
                 archiver: archive_sender.clone(),
             };
             finishing.spawn(finisher.run());
-            let receiver = receive::Receiver::new(options, ports, stage, finished_sender, stop.clone());
+            let receiver =
+                receive::Receiver::new(options, ports, outside.clone(), stage, finished_sender, stop.clone());
             receiving.spawn(receiver.run());
         }
         receiving.close();

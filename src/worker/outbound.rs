@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::hold::Ticket;
+use super::outside::Outside;
 use crate::batch::{Batches, Load};
 use crate::domain::OrderRecord;
 use crate::ports::{Place, Ports, PublishError};
@@ -28,13 +29,14 @@ const WAITS_MS: [u64; 8] = [50, 100, 200, 400, 800, 1_600, 3_200, 5_000];
 
 pub(super) struct Outbound {
     ports: Ports,
+    outside: Outside,
     outgoing: Batches<Outgoing>,
     stop: CancellationToken,
 }
 
 impl Outbound {
-    pub(super) fn new(ports: &Ports, outgoing: Batches<Outgoing>, stop: CancellationToken) -> Self {
-        Outbound { ports: ports.clone(), outgoing, stop }
+    pub(super) fn new(ports: &Ports, outside: Outside, outgoing: Batches<Outgoing>, stop: CancellationToken) -> Self {
+        Outbound { ports: ports.clone(), outside, outgoing, stop }
     }
 
     /// Runs until the last sender is gone.
@@ -51,7 +53,10 @@ impl Outbound {
                 }
             }
             for (place, orders, tickets) in by_place {
-                if publish(&self.ports, place, &orders, &self.stop).await.is_ok() {
+                if self.outside.tell_webhooks(&orders, &self.stop).await.is_ok()
+                    && publish(&self.ports, place, &orders, &self.stop).await.is_ok()
+                {
+                    self.outside.carried_out(&orders);
                     tickets.into_iter().for_each(Ticket::settle);
                 }
             }
@@ -70,15 +75,33 @@ pub(super) async fn publish(
     orders: &[OrderRecord],
     stop: &CancellationToken,
 ) -> Result<(), PublishError> {
+    let what = match place {
+        Place::Stage(stage) => stage.as_kebab(),
+        Place::Delayed(..) => "delayed",
+        Place::Ending => "ending",
+    };
+    until_taken(stop, what, orders.len(), || ports.queues.publish(place, orders)).await
+}
+
+/// Tries to put something somewhere until it works.
+///
+/// # Errors
+/// As [`publish`].
+pub(super) async fn until_taken<F: Future<Output = Result<(), PublishError>>>(
+    stop: &CancellationToken,
+    what: &'static str,
+    count: usize,
+    publish: impl Fn() -> F,
+) -> Result<(), PublishError> {
     let mut waits = WAITS_MS.into_iter();
     loop {
-        let Err(error) = ports.queues.publish(place, orders).await else {
+        let Err(error) = publish().await else {
             return Ok(());
         };
         let wait = waits.next().filter(|_| !stop.is_cancelled());
-        tracing::debug!(%error, ?place, orders = orders.len(), "publish failed");
+        tracing::debug!(%error, what, count, "publish failed");
         let Some(wait) = wait else {
-            tracing::warn!(%error, ?place, orders = orders.len(), "orders are given back: they could not be published");
+            tracing::warn!(%error, what, count, "orders are given back: they could not be published");
             return Err(error);
         };
         tokio::select! {

@@ -17,10 +17,11 @@ use tokio_util::task::TaskTracker;
 use super::finish::{AttemptResult, Finished, cancellations};
 use super::hold::Ticket;
 use super::outbound::publish;
+use super::outside::Outside;
 use super::unpack::{InHand, unpack};
 use super::{StageOptions, WorkerOptions};
 use crate::batch::{BatchLimits, Batches, Load};
-use crate::domain::{OrderRecord, Outcome, RecordedOutcome, Stage, Timestamp, decide};
+use crate::domain::{OrderId, OrderRecord, Outcome, RecordedOutcome, Stage, Timestamp, decide};
 use crate::gate::{Gate, Gates};
 use crate::handlers::Call;
 use crate::metrics::Metrics;
@@ -67,6 +68,7 @@ pub(super) struct Receiver {
     gates: Gates,
     work: Arc<Work>,
     ports: Ports,
+    outside: Outside,
     metrics: Arc<Metrics>,
     at_work: Arc<Semaphore>,
     handlers: TaskTracker,
@@ -99,6 +101,7 @@ impl Receiver {
     pub(super) fn new(
         options: &WorkerOptions,
         ports: &Ports,
+        outside: Outside,
         stage: StageOptions,
         finished: mpsc::Sender<Finished>,
         stop: CancellationToken,
@@ -106,6 +109,7 @@ impl Receiver {
         Receiver {
             batch: options.batch,
             ports: ports.clone(),
+            outside,
             metrics: options.metrics.clone(),
             gates: Gates::new(stage.gates.iter().cloned().chain(stage.handler.gate())),
             at_work: Arc::new(Semaphore::new(stage.at_once)),
@@ -241,6 +245,12 @@ impl Receiver {
         let (orders, held): (Vec<_>, Vec<_>) =
             in_hand.into_iter().map(|i| (i.order, (i.ticket, i.delivered_with))).unzip();
         let begun = self.begun(stage, now, &orders).await;
+        let is_begun = |begun: &Begun| match begun {
+            Begun::Fresh { deliveries: _ } | Begun::Absent => true,
+            Begun::Recorded(_) | Begun::Passed | Begun::Cancelled { .. } => false,
+        };
+        let began = orders.iter().zip(&begun).filter(|(_, begun)| is_begun(begun)).map(|(order, _)| order);
+        self.outside.begun(stage, now, began);
         for ((order, (ticket, delivered_with)), begun) in orders.into_iter().zip(held).zip(begun) {
             let permit = permits.split(each);
             match begun {
@@ -293,7 +303,8 @@ impl Receiver {
             }
         };
         for (n, ended) in absent.into_iter().zip(ended) {
-            if ended.is_some_and(|passage| passage >= orders[n].passage) {
+            let is_over = ended.is_some_and(|passage| passage >= orders[n].passage);
+            if is_over && self.is_end_told(orders[n].id).await {
                 begun[n] = Begun::Passed;
             }
         }
@@ -311,6 +322,18 @@ impl Receiver {
             if let Some(cancellation) = cancellation {
                 begun[n] = Begun::Cancelled { cancellation, outcome: None };
             }
+        }
+    }
+
+    /// Sees to it that webhooks know of the end of an order that the archive has and the in-flight store has lost: whoever
+    /// put it there may have died before it told them. Where this fails the order is as good as unknown.
+    async fn is_end_told(&self, id: OrderId) -> bool {
+        if !self.outside.has_webhooks() {
+            return true;
+        }
+        match self.ports.archive.find(id).await {
+            Ok(ended) => self.outside.tell_webhooks(ended.as_slice(), &self.stop).await.is_ok(),
+            Err(_) => false,
         }
     }
 

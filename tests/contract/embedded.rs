@@ -152,3 +152,29 @@ mod pauses {
 
     crate::contract::pauses::suite!(subject);
 }
+
+mod feed {
+    use std::sync::Arc;
+
+    use ordering::adapters::embedded::EmbeddedFeed;
+
+    use crate::contract::feed::{EVENTS_MAX, Subject};
+
+    async fn subject() -> Option<Subject> {
+        Some(Subject { feed: Arc::new(EmbeddedFeed::of(EVENTS_MAX)), other: None })
+    }
+
+    crate::contract::feed::suite!(subject);
+}
+
+mod webhooks {
+    use super::*;
+    use crate::contract::webhooks::Subject;
+
+    async fn subject() -> Option<Subject> {
+        let (folder, embedded) = open();
+        Some(Subject { webhooks: embedded.webhooks(), holds: Box::new((folder, embedded)) })
+    }
+
+    crate::contract::webhooks::suite!(subject);
+}

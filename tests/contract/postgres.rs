@@ -123,7 +123,15 @@ async fn ten_processes_that_migrate_a_new_schema_at_once_all_succeed() {
     }
     assert_eq!(
         applied,
-        ["V1__archive", "V2__journal", "V3__leases", "V4__dead_letters", "V5__paused_stages", "V6__whole_life"]
+        [
+            "V1__archive",
+            "V2__journal",
+            "V3__leases",
+            "V4__dead_letters",
+            "V5__paused_stages",
+            "V6__whole_life",
+            "V7__webhooks"
+        ]
     );
     let archive = schema.archive();
     assert!(archive.migrate().await.unwrap().is_empty());

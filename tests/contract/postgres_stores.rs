@@ -1,4 +1,4 @@
-//! Journal, leases, dead letters and paused stages in Postgres: the suites, and what only Postgres can get wrong.
+//! Journal, leases, dead letters, webhooks and paused stages in Postgres: the suites, and what only Postgres can get wrong.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,6 +72,17 @@ mod dead_letters {
     async fn subject() -> Option<Subject> {
         let (schema, stores) = super::stores().await?;
         Some(Subject { dead_letters: stores.dead_letters, holds: Box::new(schema) })
+    }
+
+    suite!(subject);
+}
+
+mod webhooks {
+    use crate::contract::webhooks::{Subject, suite};
+
+    async fn subject() -> Option<Subject> {
+        let (schema, stores) = super::stores().await?;
+        Some(Subject { webhooks: stores.webhooks, holds: Box::new(schema) })
     }
 
     suite!(subject);

@@ -16,13 +16,15 @@ mod journal;
 mod pauses;
 #[path = "world/queues.rs"]
 mod queues;
+#[path = "world/webhooks.rs"]
+mod webhooks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ordering::domain::{OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
+use ordering::domain::{EventKind, OrderId, OrderRecord, RecordedOutcome, Stage, Timestamp};
 use ordering::ports::{AskedCancellation, Clock, Ports, Random, Source, StageState, Unavailable};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -69,6 +71,8 @@ struct State {
     /// Queues that were found missing, and that nobody has been told of yet.
     losses: Vec<Source>,
     buried: usize,
+    /// What webhooks were told, by order and sequence.
+    told: BTreeMap<(OrderId, u64), EventKind>,
     /// Since when no record was lost or could not be written.
     whole_since: Timestamp,
 }
@@ -105,6 +109,7 @@ impl World {
             stages: Stage::ALL.map(StageState::untouched),
             losses: Vec::new(),
             buried: 0,
+            told: BTreeMap::new(),
             whole_since: Timestamp::from_millis(0),
         };
         Arc::new(World {
@@ -159,6 +164,10 @@ impl World {
 
     pub fn ever_recorded(&self) -> BTreeMap<(OrderId, u32, usize, u32), Vec<RecordedOutcome>> {
         self.state.lock().unwrap().ever_recorded.clone()
+    }
+
+    pub fn told(&self) -> BTreeMap<(OrderId, u64), EventKind> {
+        self.state.lock().unwrap().told.clone()
     }
 
     pub fn buried(&self) -> usize {
@@ -280,7 +289,9 @@ impl Process {
             cancellations: shared.clone(),
             dead_letters: shared.clone(),
             pauses: shared.clone(),
+            webhooks: shared.clone(),
             journal: Some(shared.clone()),
+            feed: None,
             leases: Some(shared),
             clock: self.world.clone(),
             random: self.world.clone(),

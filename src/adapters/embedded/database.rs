@@ -18,11 +18,12 @@ use crate::ports::Unavailable;
 pub(super) const FILE_NAME: &str = "ordering.db";
 
 /// The script at index n leads from version n to n + 1.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
     include_str!("schema/4.sql"),
+    include_str!("schema/5.sql"),
 ];
 
 /// Marks the file as ours (`PRAGMA application_id`): "ORDR".

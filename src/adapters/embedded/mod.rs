@@ -8,7 +8,8 @@
 //! - One thread writes (`writer`): everything that waits becomes one transaction and one sync of the disk.
 //! - A few connections read beside it (`readers`); the write-ahead log keeps them out of each other's way.
 //! - `queues` hand messages out in the order of their ids; `in_flight` fences steps by [`crate::domain::Progress`];
-//!   `archive` keeps what ended, `dead_letters` what nobody can read, `pauses` which stages people hold up.
+//!   `archive` keeps what ended, `dead_letters` what nobody can read, `pauses` which stages people hold up, `webhooks` what
+//!   others are to be told; `feed` is in memory.
 //! - `chores` come round by themselves: delayed messages, expired records.
 //!
 //! # Failure handling
@@ -29,6 +30,7 @@ mod chores;
 mod contents;
 mod database;
 mod dead_letters;
+mod feed;
 mod folder;
 mod group_commit;
 mod in_flight;
@@ -40,6 +42,7 @@ mod rows;
 mod sources;
 mod stored_order;
 mod subscription;
+mod webhooks;
 mod writer;
 
 use std::io;
@@ -50,9 +53,11 @@ use std::time::Duration;
 pub use archive::EmbeddedArchive;
 pub use cancellations::EmbeddedCancellations;
 pub use dead_letters::EmbeddedDeadLetters;
+pub use feed::EmbeddedFeed;
 pub use in_flight::EmbeddedInFlight;
 pub use pauses::EmbeddedPauses;
 pub use queues::EmbeddedQueues;
+pub use webhooks::EmbeddedWebhooks;
 
 use crate::ports::Unavailable;
 use chores::Chores;
@@ -123,6 +128,7 @@ pub struct Embedded {
     cancellations: Arc<EmbeddedCancellations>,
     dead_letters: Arc<EmbeddedDeadLetters>,
     pauses: Arc<EmbeddedPauses>,
+    webhooks: Arc<EmbeddedWebhooks>,
     writer: Writer,
     readers: Arc<Readers>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -150,6 +156,7 @@ impl Embedded {
             cancellations: Arc::new(EmbeddedCancellations::new(writer.clone(), readers.clone())),
             dead_letters: Arc::new(EmbeddedDeadLetters::new(writer.clone(), readers.clone())),
             pauses: Arc::new(EmbeddedPauses::new(writer.clone(), readers.clone())),
+            webhooks: Arc::new(EmbeddedWebhooks::new(writer.clone(), readers.clone())),
             writer,
             readers,
             thread: Mutex::new(Some(thread)),
@@ -179,6 +186,10 @@ impl Embedded {
 
     pub fn pauses(&self) -> Arc<EmbeddedPauses> {
         self.pauses.clone()
+    }
+
+    pub fn webhooks(&self) -> Arc<EmbeddedWebhooks> {
+        self.webhooks.clone()
     }
 
     /// Changes [`EmbeddedOptions::size_bytes_max`] of the open database.

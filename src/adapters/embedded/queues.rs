@@ -18,10 +18,11 @@ use super::readers::Readers;
 use super::sources::{Arrival, Sources};
 use super::subscription;
 use super::writer::{WriteError, Writer};
-use super::{dead_letters, messages};
-use crate::domain::{OrderRecord, Timestamp};
+use super::{dead_letters, messages, webhooks};
+use crate::domain::{Event, OrderRecord, Timestamp};
 use crate::ports::{
-    Clock, DeadLetter, DeadSubscription, Place, PublishError, Queues, Source, Subscription, SystemClock, Unavailable,
+    Clock, DeadLetter, DeadSubscription, EventSubscription, Place, PublishError, Queues, Source, Subscription,
+    SystemClock, Unavailable,
 };
 use crate::wire;
 
@@ -164,6 +165,17 @@ impl Queues for EmbeddedQueues {
     }
 
     fn dead_letters(&self, _prefetch: u16) -> Option<DeadSubscription> {
+        None
+    }
+
+    async fn publish_events(&self, events: &[Event]) -> Result<(), PublishError> {
+        self.refuse_if_closed().map_err(PublishError::NotTaken)?;
+        let (events, size_bytes) = (events.to_vec(), webhooks::size_bytes(events));
+        self.shared.writer.write(size_bytes, move |connection| webhooks::keep(connection, &events)).await?;
+        Ok(())
+    }
+
+    fn events(&self, _prefetch: u16) -> Option<EventSubscription> {
         None
     }
 

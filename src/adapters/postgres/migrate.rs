@@ -7,13 +7,14 @@ use super::connections::Connections;
 use super::quoted;
 
 /// All there ever were, in order. One that was released is never changed again: its checksum is kept.
-const MIGRATIONS: [(&str, &str); 6] = [
+const MIGRATIONS: [(&str, &str); 7] = [
     ("V1__archive", include_str!("migrations/V1__archive.sql")),
     ("V2__journal", include_str!("migrations/V2__journal.sql")),
     ("V3__leases", include_str!("migrations/V3__leases.sql")),
     ("V4__dead_letters", include_str!("migrations/V4__dead_letters.sql")),
     ("V5__paused_stages", include_str!("migrations/V5__paused_stages.sql")),
     ("V6__whole_life", include_str!("migrations/V6__whole_life.sql")),
+    ("V7__webhooks", include_str!("migrations/V7__webhooks.sql")),
 ];
 
 /// The version this release needs at least.

@@ -1,5 +1,5 @@
-//! What is kept in Postgres: the archive of ended orders, the journal of those in flight, dead letters, leases and
-//! paused stages.
+//! What is kept in Postgres: the archive of ended orders, the journal of those in flight, dead letters, webhooks, leases
+//! and paused stages.
 //!
 //! [`PostgresStores`] starts all of them. Orders that customers wait for are put into the journal on connections of their
 //! own; everything else shares a pool.
@@ -24,6 +24,7 @@ mod leases;
 mod migrate;
 mod pauses;
 mod rows;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub use journal::PostgresJournal;
 pub use leases::PostgresLeases;
 pub use migrate::MigrateError;
 pub use pauses::PostgresPauses;
+pub use webhooks::PostgresWebhooks;
 
 /// What it is called in errors and logs.
 const PART: &str = "Postgres";
@@ -93,6 +95,7 @@ pub struct PostgresStores {
     pub cancellations: Arc<PostgresCancellations>,
     pub dead_letters: Arc<PostgresDeadLetters>,
     pub pauses: Arc<PostgresPauses>,
+    pub webhooks: Arc<PostgresWebhooks>,
 }
 
 impl PostgresStores {
@@ -110,7 +113,8 @@ impl PostgresStores {
             leases: Arc::new(PostgresLeases::on(shared.clone())),
             cancellations: Arc::new(PostgresCancellations::on(shared.clone())),
             dead_letters: Arc::new(PostgresDeadLetters::on(shared.clone())),
-            pauses: Arc::new(PostgresPauses::on(shared)),
+            pauses: Arc::new(PostgresPauses::on(shared.clone())),
+            webhooks: Arc::new(PostgresWebhooks::on(shared)),
         })
     }
 }

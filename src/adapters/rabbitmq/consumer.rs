@@ -36,7 +36,7 @@ use super::connection::{Backoff, Connector, Health, Link, Trouble, within};
 use super::losses::Losses;
 use super::topology::{Namespace, Queue, REDECLARE_AFTER};
 use super::unsettled::Unsettled;
-use crate::ports::{Delivery, Receipt, Settle};
+use crate::ports::{Delivery, EventDelivery, Receipt, Settle};
 use crate::wire;
 
 /// Fewer than amqprs' outgoing queue holds (8,192), so that settling everything at once does not wait.
@@ -76,6 +76,12 @@ pub(super) trait Item: Send + 'static {
 impl Item for Delivery {
     fn read(_: &Namespace, receipt: Receipt, _: &BasicProperties, bytes: Bytes) -> Self {
         Delivery { receipt, contents: wire::decode_batch(&bytes) }
+    }
+}
+
+impl Item for EventDelivery {
+    fn read(_: &Namespace, receipt: Receipt, _: &BasicProperties, bytes: Bytes) -> Self {
+        EventDelivery { receipt, events: wire::decode_events(&bytes) }
     }
 }
 

@@ -53,8 +53,10 @@ use self::publisher::Publisher;
 use self::topology::{Namespace, Queue};
 pub use self::url::parse_url;
 use self::watching::Watching;
-use crate::domain::{OrderRecord, Timestamp};
-use crate::ports::{DeadLetter, DeadSubscription, Place, PublishError, Queues, Source, Subscription, Unavailable};
+use crate::domain::{Event, OrderRecord, Timestamp};
+use crate::ports::{
+    DeadLetter, DeadSubscription, EventSubscription, Place, PublishError, Queues, Source, Subscription, Unavailable,
+};
 use crate::wire;
 
 /// The name of this part for the operator.
@@ -208,6 +210,16 @@ impl Queues for RabbitQueues {
     fn dead_letters(&self, prefetch: u16) -> Option<DeadSubscription> {
         let (deliveries, settle) = self.consume(Queue::Dead, prefetch);
         Some(DeadSubscription { deliveries, settle })
+    }
+
+    async fn publish_events(&self, events: &[Event]) -> Result<(), PublishError> {
+        self.publisher.check().map_err(PublishError::NotTaken)?;
+        self.publisher.publish(Queue::Events, None, wire::encode_events(events)).await
+    }
+
+    fn events(&self, prefetch: u16) -> Option<EventSubscription> {
+        let (deliveries, settle) = self.consume(Queue::Events, prefetch);
+        Some(EventSubscription { deliveries, settle })
     }
 
     async fn replay(&self, source: Source, bytes: &Bytes) -> Result<(), PublishError> {

@@ -18,7 +18,7 @@ use crate::ports::{Place, Source};
 /// After this many deliveries the broker takes a message out of its queue. A backstop only: deliveries of an order are
 /// counted in its record, since the broker counts a lost connection for everything that was prefetched.
 pub(super) const DELIVERY_LIMIT: i64 = 1_000;
-/// For the dead letters, which have nowhere else to go: in effect never. RabbitMQ 4 would drop them after 20 deliveries
+/// For the dead letters and for events, which have nowhere else to go: in effect never. RabbitMQ 4 would drop them after 20 deliveries
 /// if nothing was said; before 4 there is no way to say "none".
 const DEAD_DELIVERY_LIMIT: i64 = 1_000_000_000;
 /// How long a queue that somebody deleted stays undeclared. When the broker notices that the queue of a consumer is gone,
@@ -28,19 +28,23 @@ const DEAD_DELIVERY_LIMIT: i64 = 1_000_000_000;
 pub(super) const REDECLARE_AFTER: Duration = Duration::from_secs(1);
 /// The key of the queue of dead letters.
 const DEAD_KEY: &str = "dead";
+/// The key of the queue of events.
+const EVENTS_KEY: &str = "events";
 
 /// A queue of this system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Queue {
     Of(Place),
     Dead,
+    /// What happened to orders, on its way to where webhooks get it from.
+    Events,
 }
 
 impl Queue {
     /// The queues that always exist; those of the delays are declared when they are first used.
     pub fn standing() -> impl Iterator<Item = Queue> {
         // The dead letters come first: the others refer to them.
-        [Queue::Dead, Queue::Of(Place::Ending)]
+        [Queue::Dead, Queue::Events, Queue::Of(Place::Ending)]
             .into_iter()
             .chain(Stage::ALL.into_iter().map(|stage| Queue::Of(Place::Stage(stage))))
     }
@@ -54,6 +58,7 @@ impl Queue {
             }
             Queue::Of(Place::Ending) => "ending".into(),
             Queue::Dead => DEAD_KEY.into(),
+            Queue::Events => EVENTS_KEY.into(),
         }
     }
 
@@ -65,12 +70,13 @@ impl Queue {
         Queue::standing().chain(delays).find(|queue| queue.key() == key)
     }
 
-    /// The source that loses something when this queue is lost; `None` for the dead letters.
+    /// The source that loses something when this queue is lost; `None` for the dead letters, and
+    /// for events.
     pub fn source(self) -> Option<Source> {
         match self {
             Queue::Of(Place::Stage(stage) | Place::Delayed(stage, _)) => Some(Source::Stage(stage)),
             Queue::Of(Place::Ending) => Some(Source::Ending),
-            Queue::Dead => None,
+            Queue::Dead | Queue::Events => None,
         }
     }
 
@@ -89,6 +95,12 @@ impl Queue {
             }
             Queue::Dead => {
                 arguments.put("x-delivery-limit", FieldValue::l(DEAD_DELIVERY_LIMIT));
+                return arguments.0;
+            }
+            Queue::Events => {
+                arguments.put("x-delivery-limit", FieldValue::l(DEAD_DELIVERY_LIMIT));
+                // Whoever takes them one after the other, in their order, is enough; two would mix them up.
+                arguments.put("x-single-active-consumer", true);
                 return arguments.0;
             }
         };
@@ -205,6 +217,10 @@ mod tests {
              x-dead-letter-strategy=at-least-once x-message-ttl=5000 \
              x-overflow=reject-publish x-queue-type=quorum"
         );
+        assert_eq!(
+            written(Queue::Events),
+            "x-delivery-limit=1000000000 x-queue-type=quorum x-single-active-consumer=true"
+        );
         assert_eq!(written(Queue::Dead), "x-delivery-limit=1000000000 x-queue-type=quorum");
     }
 
@@ -220,6 +236,7 @@ mod tests {
             names,
             [
                 "ns.dead",
+                "ns.events",
                 "ns.ending",
                 "ns.scheduling",
                 "ns.pre-processing",

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{PART, RedisOptions};
+use super::RedisOptions;
 use crate::adapters::reach::{Admitted, Reach};
 use crate::ports::Unavailable;
 
@@ -71,6 +71,8 @@ impl Script {
 }
 
 pub(super) struct Connection {
+    /// What it is called in errors and logs.
+    part: &'static str,
     pool: Pool,
     options: Options,
     timeout: Duration,
@@ -84,7 +86,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn start(options: &RedisOptions) -> Result<Connection, String> {
+    pub(super) fn start(options: &RedisOptions, part: &'static str) -> Result<Connection, String> {
         let mut config = parse_url(&options.url)?;
         // A Redis that is not there yet is waited for like one that went.
         config.fail_fast = false;
@@ -109,7 +111,7 @@ impl Connection {
         let pool = Pool::new(config, Some(performance), Some(connection), Some(policy), options.connections.max(1))
             .map_err(|error| error.details().to_owned())?;
 
-        let reach = Arc::new(Reach::new(PART, address));
+        let reach = Arc::new(Reach::new(part, address));
         let is_settled = watch::Sender::new(false);
         let mut tasks = Vec::new();
         for client in pool.clients() {
@@ -118,6 +120,7 @@ impl Connection {
             tasks.push(tokio::spawn(observe));
         }
         Ok(Connection {
+            part,
             pool,
             options: Options {
                 timeout: Some(options.timeout),
@@ -146,7 +149,7 @@ impl Connection {
             Ok(value) => {
                 self.reach.works();
                 if script.takes_memory && self.is_refused.swap(false, Ordering::Relaxed) {
-                    tracing::info!("Redis takes writes again");
+                    tracing::info!("{} takes writes again", self.part);
                 }
                 Ok(value)
             }
@@ -236,9 +239,9 @@ impl Connection {
                 // Past this follow the script's hash and line.
                 let reason = error.details().split(" script: ").next().unwrap_or_default();
                 if !self.is_refused.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(reason, "Redis refuses");
+                    tracing::warn!(reason, "{} refuses", self.part);
                 }
-                Unavailable::new(PART, reason)
+                Unavailable::new(self.part, reason)
             }
         }
     }

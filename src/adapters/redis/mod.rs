@@ -19,6 +19,7 @@
 
 mod calls;
 mod connection;
+mod feed;
 mod record;
 mod scan;
 
@@ -35,6 +36,7 @@ use crate::ports::{Begun, Cancelling, Claim, Clock, InFlight, Recorded, Scan, Sy
 use calls::{Attempt, Brings, Call, Reply, Run, behind, number, read_cancelling, read_claim};
 pub use connection::parse_url;
 use connection::{Connection, Script};
+pub use feed::RedisFeed;
 use record::{Record, last_word_of, progress_of};
 
 /// What it is called in errors and logs.
@@ -115,7 +117,7 @@ impl RedisInFlight {
     /// What is wrong with the options; final.
     pub fn start(options: RedisOptions) -> Result<RedisInFlight, String> {
         Ok(RedisInFlight {
-            connection: Connection::start(&options)?,
+            connection: Connection::start(&options, PART)?,
             namespace: options.namespace,
             in_flight_ttl: options.in_flight_ttl,
             ended_ttl: options.ended_ttl,

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ordering::domain::{OrderRecord, Timestamp};
+use ordering::domain::{Event, OrderRecord, Timestamp};
 use ordering::ports::{
-    DeadLetter, DeadSubscription, Delivery, Place, PublishError, Queues, Receipt, Settle, Source, Subscription,
-    Unavailable,
+    DeadLetter, DeadSubscription, Delivery, EventSubscription, Place, PublishError, Queues, Receipt, Settle, Source,
+    Subscription, Unavailable,
 };
 use rand::Rng;
 use tokio::sync::mpsc;
@@ -124,6 +124,19 @@ impl Queues for Process {
     }
 
     fn dead_letters(&self, _prefetch: u16) -> Option<DeadSubscription> {
+        None
+    }
+
+    async fn publish_events(&self, events: &[Event]) -> Result<(), PublishError> {
+        let told = self.world.effect(self, Part::Queues, |state| {
+            for event in events {
+                state.0.told.entry((event.order, event.sequence)).or_insert(event.kind);
+            }
+        });
+        told.await.map_err(|(_, unavailable)| PublishError::Unknown(unavailable))
+    }
+
+    fn events(&self, _prefetch: u16) -> Option<EventSubscription> {
         None
     }
 

@@ -1,0 +1,344 @@
+//! What happens to an order, as those are told who follow it from outside.
+//!
+//! Events are read off an order's history and nothing else. So whoever tells of an order a second time (it was delivered
+//! again, a process died in between) tells the same events with the same [`Event::sequence`], and whoever is told can
+//! see that.
+
+use super::history::{History, Status, Step, StepOutcome};
+use super::order::{OrderId, OrderRecord};
+use super::progress::Progress;
+use super::stage::Stage;
+use super::timestamp::Timestamp;
+
+/// What can happen to an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EventKind {
+    /// It was taken.
+    OrderAccepted,
+    /// A worker began a stage, for the first time.
+    StepStarted,
+    /// A stage is done.
+    StepDone,
+    /// An attempt at a stage wants another one.
+    StepRetried,
+    OrderCompleted,
+    OrderFailed,
+    OrderCancelled,
+}
+
+impl EventKind {
+    pub const ALL: [EventKind; 7] = [
+        EventKind::OrderAccepted,
+        EventKind::StepStarted,
+        EventKind::StepDone,
+        EventKind::StepRetried,
+        EventKind::OrderCompleted,
+        EventKind::OrderFailed,
+        EventKind::OrderCancelled,
+    ];
+
+    /// The name in JSON and in parameters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::OrderAccepted => "order.accepted",
+            EventKind::StepStarted => "step.started",
+            EventKind::StepDone => "step.done",
+            EventKind::StepRetried => "step.retried",
+            EventKind::OrderCompleted => "order.completed",
+            EventKind::OrderFailed => "order.failed",
+            EventKind::OrderCancelled => "order.cancelled",
+        }
+    }
+
+    /// The kind of this name.
+    pub fn parse(name: &str) -> Option<EventKind> {
+        EventKind::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// Some of the kinds of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventKinds(u8);
+
+impl EventKinds {
+    pub const NONE: EventKinds = EventKinds(0);
+
+    pub fn all() -> EventKinds {
+        EventKind::ALL.into_iter().collect()
+    }
+
+    pub fn contains(self, kind: EventKind) -> bool {
+        self.0 & Self::bit(kind) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn union(self, other: EventKinds) -> EventKinds {
+        EventKinds(self.0 | other.0)
+    }
+
+    /// In the order of [`EventKind::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = EventKind> {
+        EventKind::ALL.into_iter().filter(move |kind| self.contains(*kind))
+    }
+
+    fn bit(kind: EventKind) -> u8 {
+        1 << kind as u8
+    }
+}
+
+impl FromIterator<EventKind> for EventKinds {
+    fn from_iter<I: IntoIterator<Item = EventKind>>(kinds: I) -> EventKinds {
+        EventKinds(kinds.into_iter().fold(0, |bits, kind| bits | Self::bit(kind)))
+    }
+}
+
+/// Something that happened to an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub order: OrderId,
+    /// Grows along the order's way, with gaps. Two events of one order with one sequence are the same event.
+    pub sequence: u64,
+    pub kind: EventKind,
+    pub at: Timestamp,
+    /// The stage it happened at; `None` for what concerns the order as a whole.
+    pub stage: Option<Stage>,
+    /// The attempt at that stage, 1 for the first.
+    pub attempt: Option<u32>,
+    /// Why it is tried again, failed or was cancelled.
+    pub reason: Option<String>,
+}
+
+impl Event {
+    /// That this order was taken.
+    pub fn accepted(order: &OrderRecord) -> Event {
+        let sequence = Progress::accepted(order.passage);
+        Event {
+            order: order.id,
+            sequence: sequence.as_u64(),
+            kind: EventKind::OrderAccepted,
+            at: order.placed_at,
+            stage: None,
+            attempt: None,
+            reason: None,
+        }
+    }
+
+    /// That a worker began `stage` for the first time, at `at`; `None` if it was begun before.
+    pub fn started(order: &OrderRecord, stage: Stage, at: Timestamp) -> Option<Event> {
+        (order.history.next_attempt(stage) == 1).then(|| started(order, stage, at))
+    }
+
+    /// Everything that has happened to an order, as far as its history keeps it, in the order of sequences.
+    pub fn all_of(order: &OrderRecord) -> Vec<Event> {
+        let mut events = vec![Event::accepted(order)];
+        for step in order.history.steps() {
+            events.push(started(order, step.stage, step.entered_at));
+            let retries = step.retries.iter();
+            events.extend(retries.map(|retry| retried(order, step.stage, retry.attempt, retry.at, &retry.reason)));
+            events.extend(done(order, step));
+        }
+        events.extend(end(order));
+        events
+    }
+
+    /// What the outcome that was recorded last brought with it, in the order of sequences; nothing, before the first.
+    /// The beginning of its stage is among it if this was the first attempt, and that the order was taken if this was the
+    /// first of all: who is told of every outcome is told everything.
+    pub fn of_last_outcome(order: &OrderRecord) -> Vec<Event> {
+        let (mut events, end) = (Vec::with_capacity(3), end(order));
+        let Some(step) = order.history.steps().last() else {
+            // It ended before anything was begun, or nothing has happened yet.
+            return end.map_or_else(Vec::new, |end| vec![Event::accepted(order), end]);
+        };
+        if step.attempts == 1 {
+            if step.stage == Stage::FIRST {
+                events.push(Event::accepted(order));
+            }
+            events.push(started(order, step.stage, step.entered_at));
+        }
+        if step.outcome.is_none()
+            && let Some(retry) = step.retries.last()
+        {
+            events.push(retried(order, step.stage, retry.attempt, retry.at, &retry.reason));
+        }
+        events.extend(done(order, step));
+        events.extend(end);
+        events
+    }
+
+    /// How the order ended; `None` if it has not.
+    pub fn of_end(order: &OrderRecord) -> Option<Event> {
+        end(order)
+    }
+
+    /// The same for the same event, however often it is told, and for no other.
+    pub fn id(&self) -> String {
+        format!("{}:{}", self.order, self.sequence)
+    }
+}
+
+fn of_step(order: &OrderRecord, kind: EventKind, sequence: Progress, at: Timestamp) -> Event {
+    let (_, stage, attempt) = sequence.attempt();
+    Event {
+        order: order.id,
+        sequence: sequence.as_u64(),
+        kind,
+        at,
+        stage: Some(stage),
+        attempt: Some(attempt),
+        reason: None,
+    }
+}
+
+fn started(order: &OrderRecord, stage: Stage, at: Timestamp) -> Event {
+    of_step(order, EventKind::StepStarted, Progress::entered(order.passage, stage, 1), at)
+}
+
+fn retried(order: &OrderRecord, stage: Stage, attempt: u32, at: Timestamp, reason: &str) -> Event {
+    let sequence = Progress::finished(order.passage, stage, attempt);
+    Event { reason: Some(reason.to_owned()), ..of_step(order, EventKind::StepRetried, sequence, at) }
+}
+
+fn done(order: &OrderRecord, step: &Step) -> Option<Event> {
+    match step.outcome {
+        Some(StepOutcome::Done) => {
+            let sequence = Progress::finished(order.passage, step.stage, step.attempts);
+            Some(of_step(order, EventKind::StepDone, sequence, step.finished_at.unwrap_or(step.entered_at)))
+        }
+        // What it means for the order is told: that it failed, and why.
+        Some(StepOutcome::Rejected) | None => None,
+    }
+}
+
+fn end(order: &OrderRecord) -> Option<Event> {
+    let history: &History = &order.history;
+    let kind = match history.status() {
+        Status::Accepted | Status::In(_) => return None,
+        Status::Completed => EventKind::OrderCompleted,
+        Status::Failed => EventKind::OrderFailed,
+        Status::Cancelled => EventKind::OrderCancelled,
+    };
+    let failure = history.failure();
+    let attempt = failure.as_ref().and_then(|_| history.steps().last()).map(|step| step.attempts);
+    Some(Event {
+        order: order.id,
+        sequence: Progress::ended(order.passage).as_u64(),
+        kind,
+        at: history.finished_at().unwrap_or_else(|| order.updated_at()),
+        stage: failure.as_ref().map(|failure| failure.stage),
+        attempt,
+        reason: match history.cancellation() {
+            Some(cancellation) => cancellation.reason.clone(),
+            None => failure.map(|failure| failure.reason),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::{Decision, Delay, End, Order, RecordedOutcome, Report};
+
+    fn accepted() -> OrderRecord {
+        let json = br#"{"customer_id":"c","currency":"EUR","items":[{"sku":"s","quantity":1,"unit_price":"1"}]}"#;
+        let id = OrderId::from_uuid(Uuid::from_u128(5));
+        OrderRecord::new(id, Timestamp::from_millis(0), Order::from_json(json).unwrap())
+    }
+
+    fn record(order: &mut OrderRecord, stage: Stage, at: i64, decision: Decision) {
+        let (entered_at, finished_at) = (Timestamp::from_millis(at), Timestamp::from_millis(at + 1));
+        let outcome =
+            RecordedOutcome { entered_at, finished_at, worker: "w".into(), decision, report: Report::default() };
+        order.history.record(stage, &outcome);
+    }
+
+    fn retry() -> Decision {
+        Decision::Retry { reason: "busy".into(), delay: Delay::at_least(Duration::ZERO), counts: true }
+    }
+
+    /// An order that is tried again at the second stage; after each step what came with it.
+    fn completed() -> (OrderRecord, Vec<Event>) {
+        let (mut order, mut told, mut at) = (accepted(), Vec::new(), 10);
+        for stage in Stage::ALL {
+            let tries = if stage == Stage::PreProcessing { 2 } else { 0 };
+            let last = stage.next().map_or(Decision::End(End::Completed), Decision::Advance);
+            for decision in std::iter::repeat_n(retry(), tries).chain([last]) {
+                record(&mut order, stage, at, decision);
+                told.extend(Event::of_last_outcome(&order));
+                at += 10;
+            }
+        }
+        (order, told)
+    }
+
+    #[test]
+    fn told_step_by_step_or_at_once_it_is_the_same() {
+        let (order, told) = completed();
+        assert_eq!(told, Event::all_of(&order));
+        assert!(told.is_sorted_by(|a, b| a.sequence < b.sequence), "{told:?}");
+        let kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
+        assert_eq!(
+            kinds[..6],
+            ["order.accepted", "step.started", "step.done", "step.started", "step.retried", "step.retried"]
+        );
+        assert_eq!(
+            kinds[6..],
+            ["step.done", "step.started", "step.done", "step.started", "step.done", "order.completed"]
+        );
+        let retried = &told[5];
+        assert_eq!((retried.stage, retried.attempt), (Some(Stage::PreProcessing), Some(2)));
+        assert_eq!((retried.reason.as_deref(), retried.at), (Some("busy"), Timestamp::from_millis(31)));
+        assert_eq!(told[6].attempt, Some(3));
+    }
+
+    #[test]
+    fn a_failed_order_says_where_and_why() {
+        let mut order = accepted();
+        assert_eq!(Event::of_last_outcome(&order), []);
+        record(&mut order, Stage::Scheduling, 3, retry());
+        record(&mut order, Stage::Scheduling, 5, Decision::End(End::Failed { reason: "no stock".into() }));
+        let [failed] = &Event::of_last_outcome(&order)[..] else { panic!("one event") };
+        assert_eq!(
+            (failed.kind, failed.stage, failed.attempt),
+            (EventKind::OrderFailed, Some(Stage::Scheduling), Some(2))
+        );
+        assert_eq!((failed.reason.as_deref(), failed.at), (Some("no stock"), Timestamp::from_millis(6)));
+        assert_eq!(Event::all_of(&order).last(), Some(failed));
+    }
+
+    #[test]
+    fn only_the_first_attempt_starts_a_step() {
+        let (mut order, at) = (accepted(), Timestamp::from_millis(7));
+        let started = Event::started(&order, Stage::Scheduling, at).unwrap();
+        assert_eq!((started.kind, started.at, started.attempt), (EventKind::StepStarted, at, Some(1)));
+        record(&mut order, Stage::Scheduling, 7, retry());
+        assert_eq!(Event::started(&order, Stage::Scheduling, at), None);
+        assert!(Event::all_of(&order).contains(&started));
+    }
+
+    #[test]
+    fn a_later_passage_comes_after_everything_of_the_earlier_one() {
+        let (order, told) = completed();
+        let again = OrderRecord { passage: 2, history: History::default(), ..order };
+        assert!(Event::accepted(&again).sequence > told.last().unwrap().sequence);
+    }
+
+    #[test]
+    fn kinds_are_found_by_their_names() {
+        for kind in EventKind::ALL {
+            assert_eq!(EventKind::parse(kind.as_str()), Some(kind));
+        }
+        assert_eq!(EventKind::parse("order.lost"), None);
+        let kinds: EventKinds = [EventKind::OrderFailed, EventKind::StepDone].into_iter().collect();
+        assert_eq!(kinds.iter().collect::<Vec<_>>(), [EventKind::StepDone, EventKind::OrderFailed]);
+        assert!(EventKinds::NONE.is_empty() && !kinds.contains(EventKind::StepRetried));
+        assert_eq!(kinds.union(EventKinds::all()), EventKinds::all());
+    }
+}

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use crate::batch::BatchLimits;
-use crate::domain::{OrderId, OrderRecord, Stage, Status};
+use crate::domain::{Event, OrderId, OrderRecord, Stage, Status};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::ports::{FailedFilter, Ports, Purpose, Unavailable};
@@ -82,7 +82,9 @@ impl TryAgain {
             return Err(NotTried::NotFailed(order.history.status()));
         };
         let failed_at = failure.stage;
-        let next = order.next_passage(stage.unwrap_or(failed_at)).ok_or(NotTried::NotReached { failed_at })?;
+        let next = order
+            .next_passage(stage.unwrap_or(failed_at), self.ports.clock.now())
+            .ok_or(NotTried::NotReached { failed_at })?;
         self.keep(vec![next.clone()]).await?;
         Ok(next)
     }
@@ -101,12 +103,12 @@ impl TryAgain {
             let Some(last) = page.last() else { return Ok(tried) };
             after = Some(last.id);
             let failed = self.without_those_under_way(page).await;
-            let mut next = Vec::with_capacity(failed.len());
+            let (mut next, now) = (Vec::with_capacity(failed.len()), self.ports.clock.now());
             let matched = failed.len() as u64;
             for order in &failed {
                 let failed_at = order.history.failure().map(|failure| failure.stage);
                 let from = stage.or(failed_at);
-                next.extend(from.and_then(|from| order.next_passage(from)));
+                next.extend(from.and_then(|from| order.next_passage(from, now)));
             }
             let ids: Vec<OrderId> = next.iter().map(|order| order.id).collect();
             if !is_dry_run && let Err(unavailable) = self.keep(next).await {
@@ -159,8 +161,12 @@ impl TryAgain {
         Ok(())
     }
 
-    /// So that readers see the new passage at once. Where this fails the journal knows of it.
+    /// So that readers and listeners see the new passage at once. Where this fails the journal knows of it; webhooks are told
+    /// with its first step.
     async fn show(&self, orders: &[OrderRecord]) {
+        if let Some(feed) = &self.ports.feed {
+            feed.tell(orders.iter().map(Event::beginning).collect());
+        }
         if let Err(unavailable) = self.ports.in_flight.put(orders).await {
             tracing::debug!(%unavailable, orders = orders.len(), "tried again without in-flight records");
         }

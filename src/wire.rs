@@ -2,7 +2,7 @@
 //!
 //! A message is `{"v":1,"orders":[…]}`, an order `{"id","passage","placed_at","total","steps":[…],"order":{…}}`, with
 //! `"trace"` before `steps` if it was placed in one. Times are milliseconds since the Unix epoch. An order that was tried
-//! again has `earlier` (`[{"passage","steps"}]`), one that was cancelled `cancelled` (`{"at","reason"}`). What the customer placed (`order`) comes last and passes through as the
+//! again has `earlier` (`[{"passage","retried_at","steps"}]`), one that was cancelled `cancelled` (`{"at","reason"}`). What the customer placed (`order`) comes last and passes through as the
 //! bytes it is: it is found again, not parsed.
 //!
 //! A release reads its own version and the one before. Fields it does not know are passed over, so that a field can
@@ -278,6 +278,7 @@ struct HistoryJson<'a> {
 #[derive(Deserialize)]
 struct EarlierJson<'a> {
     passage: u32,
+    retried_at: i64,
     #[serde(borrow)]
     steps: Vec<StepJson<'a>>,
 }
@@ -301,8 +302,9 @@ impl<'a> CancelledJson<'a> {
 
 impl HistoryJson<'_> {
     fn read(self) -> Result<History, String> {
-        let earlier = self.earlier.into_iter().map(|EarlierJson { passage, steps }| {
-            Ok::<_, String>(EarlierPassage { passage, steps: read_steps(steps)?.steps().to_vec() })
+        let earlier = self.earlier.into_iter().map(|EarlierJson { passage, retried_at, steps }| {
+            let retried_at = Timestamp::from_millis(retried_at);
+            Ok::<_, String>(EarlierPassage { passage, steps: read_steps(steps)?.steps().to_vec(), retried_at })
         });
         let earlier = earlier.collect::<Result<_, _>>()?;
         let cancellation = self.cancelled.map(CancelledJson::read);
@@ -424,6 +426,8 @@ fn push_history(bytes: &mut Vec<u8>, history: &History) {
         let before: &[u8] = if n == 0 { b",\"earlier\":[{\"passage\":" } else { b",{\"passage\":" };
         bytes.extend_from_slice(before);
         push_json(bytes, &earlier.passage);
+        bytes.extend_from_slice(b",\"retried_at\":");
+        push_json(bytes, &earlier.retried_at.as_millis());
         bytes.extend_from_slice(b",\"steps\":");
         push_steps(bytes, &earlier.steps);
         bytes.push(b'}');
@@ -517,7 +521,7 @@ mod tests {
         order.history.record(Stage::PreProcessing, &outcome(failed));
         order.passage = 2;
         orders.push(order.clone());
-        let mut order = order.next_passage(Stage::PreProcessing).unwrap();
+        let mut order = order.next_passage(Stage::PreProcessing, placed_at).unwrap();
         orders.push(order.clone());
         order.history.cancel(Cancellation { at: placed_at, reason: Some("\"".into()) });
         orders.push(order);

@@ -48,6 +48,8 @@ pub fn order(record: &OrderRecord) -> Vec<u8> {
         json.extend_from_slice(before);
         json.extend_from_slice(b"\"passage\":");
         push(&mut json, &earlier.passage);
+        json.extend_from_slice(b",\"retried_at\":");
+        push(&mut json, &earlier.retried_at.to_string());
         json.extend_from_slice(b",\"steps\":");
         push_steps(&mut json, &earlier.steps);
         json.push(b'}');
@@ -122,7 +124,7 @@ mod tests {
         });
         assert_eq!(shown["steps"], json!([done, rejected]));
 
-        let mut record = record.next_passage(Stage::PreProcessing).unwrap();
+        let mut record = record.next_passage(Stage::PreProcessing, at).unwrap();
         let reason = Some("changed her mind".to_owned());
         record.history.cancel(Cancellation { at, reason });
         let shown: Value = serde_json::from_slice(&order(&record)).unwrap();
@@ -132,6 +134,9 @@ mod tests {
         );
         assert_eq!(shown["cancellation"], json!({"at": "2025-11-24T16:00:00.005Z", "reason": "changed her mind"}));
         assert_eq!(shown["steps"], json!([done]));
-        assert_eq!(shown["earlier_passages"], json!([{"passage": 1, "steps": [done, rejected]}]));
+        assert_eq!(
+            shown["earlier_passages"],
+            json!([{"passage": 1, "retried_at": "2025-11-24T16:00:00.005Z", "steps": [done, rejected]}])
+        );
     }
 }

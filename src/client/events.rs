@@ -115,7 +115,13 @@ fn is_worth_waiting(trouble: &Trouble, heard_at: Option<Instant>) -> bool {
 fn is_end(kind: &str) -> bool {
     match EventKind::parse(kind) {
         Some(EventKind::OrderCompleted | EventKind::OrderFailed | EventKind::OrderCancelled) => true,
-        Some(EventKind::OrderAccepted | EventKind::StepStarted | EventKind::StepDone | EventKind::StepRetried)
+        Some(
+            EventKind::OrderAccepted
+            | EventKind::OrderRetried
+            | EventKind::StepStarted
+            | EventKind::StepDone
+            | EventKind::StepRetried,
+        )
         | None => false,
     }
 }

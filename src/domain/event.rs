@@ -4,7 +4,7 @@
 //! again, a process died in between) tells the same events with the same [`Event::sequence`], and whoever is told can
 //! see that.
 
-use super::history::{History, Status, Step, StepOutcome};
+use super::history::{EarlierPassage, History, RetriedAttempt, Status, Step, StepOutcome};
 use super::order::{OrderId, OrderRecord};
 use super::progress::Progress;
 use super::stage::Stage;
@@ -15,6 +15,8 @@ use super::timestamp::Timestamp;
 pub enum EventKind {
     /// It was taken.
     OrderAccepted,
+    /// It had failed, and goes on in another passage.
+    OrderRetried,
     /// A worker began a stage, for the first time.
     StepStarted,
     /// A stage is done.
@@ -27,8 +29,9 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [EventKind; 7] = [
+    pub const ALL: [EventKind; 8] = [
         EventKind::OrderAccepted,
+        EventKind::OrderRetried,
         EventKind::StepStarted,
         EventKind::StepDone,
         EventKind::StepRetried,
@@ -41,6 +44,7 @@ impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
             EventKind::OrderAccepted => "order.accepted",
+            EventKind::OrderRetried => "order.retried",
             EventKind::StepStarted => "step.started",
             EventKind::StepDone => "step.done",
             EventKind::StepRetried => "step.retried",
@@ -114,57 +118,71 @@ pub struct Event {
 impl Event {
     /// That this order was taken.
     pub fn accepted(order: &OrderRecord) -> Event {
-        let sequence = Progress::accepted(order.passage);
-        Event {
-            order: order.id,
-            sequence: sequence.as_u64(),
-            kind: EventKind::OrderAccepted,
-            at: order.placed_at,
-            stage: None,
-            attempt: None,
-            reason: None,
+        of_order(order.id, EventKind::OrderAccepted, Progress::accepted(1), order.placed_at)
+    }
+
+    /// What its passage begins with: that it was taken, or tried again.
+    pub fn beginning(order: &OrderRecord) -> Event {
+        match order.history.earlier().last() {
+            Some(before) => retried_order(order.id, order.passage, before.retried_at),
+            None => Event::accepted(order),
         }
     }
 
     /// That a worker began `stage` for the first time, at `at`; `None` if it was begun before.
     pub fn started(order: &OrderRecord, stage: Stage, at: Timestamp) -> Option<Event> {
-        (order.history.next_attempt(stage) == 1).then(|| started(order, stage, at))
+        (order.history.next_attempt(stage) == 1).then(|| started(order.id, order.passage, stage, at))
+    }
+
+    /// Whether nothing was begun in the order's passage yet.
+    pub fn is_beginning(order: &OrderRecord) -> bool {
+        let before = order.history.earlier().last().map(|before| &before.steps[..]);
+        order.history.steps().len() == taken_over(order.history.steps(), before)
     }
 
     /// Everything that has happened to an order, as far as its history keeps it, in the order of sequences.
     pub fn all_of(order: &OrderRecord) -> Vec<Event> {
         let mut events = vec![Event::accepted(order)];
-        for step in order.history.steps() {
-            events.push(started(order, step.stage, step.entered_at));
-            let retries = step.retries.iter();
-            events.extend(retries.map(|retry| retried(order, step.stage, retry.attempt, retry.at, &retry.reason)));
-            events.extend(done(order, step));
+        let mut before: Option<&EarlierPassage> = None;
+        for earlier in order.history.earlier() {
+            events.extend(before.map(|before| retried_order(order.id, earlier.passage, before.retried_at)));
+            let own = taken_over(&earlier.steps, before.map(|before| &before.steps[..]));
+            events.extend(earlier.steps[own..].iter().flat_map(|step| of_whole_step(order.id, earlier.passage, step)));
+            events.extend(earlier.steps.last().map(|last| failed(order.id, earlier.passage, last)));
+            before = Some(earlier);
         }
+        events.extend(before.map(|_| Event::beginning(order)));
+        let own = taken_over(order.history.steps(), before.map(|before| &before.steps[..]));
+        let steps = &order.history.steps()[own..];
+        events.extend(steps.iter().flat_map(|step| of_whole_step(order.id, order.passage, step)));
         events.extend(end(order));
         events
     }
 
     /// What the outcome that was recorded last brought with it, in the order of sequences; nothing, before the first.
-    /// The beginning of its stage is among it if this was the first attempt, and that the order was taken if this was the
-    /// first of all: who is told of every outcome is told everything.
+    /// The beginning of its stage is among it if this was the first attempt, and what the passage began with if this was
+    /// its first step, with the end of the passage before: whoever was to tell of that may have died before it did. So who
+    /// is told of every outcome is told everything.
     pub fn of_last_outcome(order: &OrderRecord) -> Vec<Event> {
         let (mut events, end) = (Vec::with_capacity(3), end(order));
-        let Some(step) = order.history.steps().last() else {
+        if Event::is_beginning(order) {
             // It ended before anything was begun, or nothing has happened yet.
-            return end.map_or_else(Vec::new, |end| vec![Event::accepted(order), end]);
-        };
+            return end.map_or_else(Vec::new, |end| whole_beginning(order).into_iter().chain([end]).collect());
+        }
+        let Some((step, steps_before)) = order.history.steps().split_last() else { return events };
         if step.attempts == 1 {
-            if step.stage == Stage::FIRST {
-                events.push(Event::accepted(order));
+            let before = order.history.earlier().last().map(|before| &before.steps[..]);
+            if steps_before.len() == taken_over(steps_before, before) {
+                events.extend(whole_beginning(order));
             }
-            events.push(started(order, step.stage, step.entered_at));
+            events.push(started(order.id, order.passage, step.stage, step.entered_at));
         }
         if step.outcome.is_none()
             && let Some(retry) = step.retries.last()
         {
-            events.push(retried(order, step.stage, retry.attempt, retry.at, &retry.reason));
+            events.push(retried(order.id, order.passage, step.stage, retry));
         }
-        events.extend(done(order, step));
+        events.extend(done(order.id, order.passage, step));
         events.extend(end);
         events
     }
@@ -180,36 +198,72 @@ impl Event {
     }
 }
 
-fn of_step(order: &OrderRecord, kind: EventKind, sequence: Progress, at: Timestamp) -> Event {
-    let (_, stage, attempt) = sequence.attempt();
-    Event {
-        order: order.id,
-        sequence: sequence.as_u64(),
-        kind,
-        at,
-        stage: Some(stage),
-        attempt: Some(attempt),
-        reason: None,
+/// How many of `steps` were done in the passage before, which took these.
+fn taken_over(steps: &[Step], before: Option<&[Step]>) -> usize {
+    before.map_or(0, |before| steps.iter().zip(before).take_while(|(step, before)| step == before).count())
+}
+
+/// What the order's passage begins with, after the end of the one before.
+fn whole_beginning(order: &OrderRecord) -> Vec<Event> {
+    let mut events = Vec::new();
+    if let Some(before) = order.history.earlier().last()
+        && let Some(last) = before.steps.last()
+    {
+        events.extend(of_whole_step(order.id, before.passage, last));
+        events.push(failed(order.id, before.passage, last));
     }
+    events.push(Event::beginning(order));
+    events
 }
 
-fn started(order: &OrderRecord, stage: Stage, at: Timestamp) -> Event {
-    of_step(order, EventKind::StepStarted, Progress::entered(order.passage, stage, 1), at)
+fn of_order(order: OrderId, kind: EventKind, sequence: Progress, at: Timestamp) -> Event {
+    Event { order, sequence: sequence.as_u64(), kind, at, stage: None, attempt: None, reason: None }
 }
 
-fn retried(order: &OrderRecord, stage: Stage, attempt: u32, at: Timestamp, reason: &str) -> Event {
-    let sequence = Progress::finished(order.passage, stage, attempt);
-    Event { reason: Some(reason.to_owned()), ..of_step(order, EventKind::StepRetried, sequence, at) }
+fn retried_order(order: OrderId, passage: u32, at: Timestamp) -> Event {
+    of_order(order, EventKind::OrderRetried, Progress::accepted(passage), at)
 }
 
-fn done(order: &OrderRecord, step: &Step) -> Option<Event> {
+fn of_step(order: OrderId, kind: EventKind, sequence: Progress, at: Timestamp) -> Event {
+    let (_, stage, attempt) = sequence.attempt();
+    Event { stage: Some(stage), attempt: Some(attempt), ..of_order(order, kind, sequence, at) }
+}
+
+fn of_whole_step(order: OrderId, passage: u32, step: &Step) -> Vec<Event> {
+    let mut events = vec![started(order, passage, step.stage, step.entered_at)];
+    events.extend(step.retries.iter().map(|retry| retried(order, passage, step.stage, retry)));
+    events.extend(done(order, passage, step));
+    events
+}
+
+fn started(order: OrderId, passage: u32, stage: Stage, at: Timestamp) -> Event {
+    of_step(order, EventKind::StepStarted, Progress::entered(passage, stage, 1), at)
+}
+
+fn retried(order: OrderId, passage: u32, stage: Stage, retry: &RetriedAttempt) -> Event {
+    let sequence = Progress::finished(passage, stage, retry.attempt);
+    Event { reason: Some(retry.reason.clone()), ..of_step(order, EventKind::StepRetried, sequence, retry.at) }
+}
+
+fn done(order: OrderId, passage: u32, step: &Step) -> Option<Event> {
     match step.outcome {
         Some(StepOutcome::Done) => {
-            let sequence = Progress::finished(order.passage, step.stage, step.attempts);
+            let sequence = Progress::finished(passage, step.stage, step.attempts);
             Some(of_step(order, EventKind::StepDone, sequence, step.finished_at.unwrap_or(step.entered_at)))
         }
         // What it means for the order is told: that it failed, and why.
         Some(StepOutcome::Rejected) | None => None,
+    }
+}
+
+/// How a passage failed, by its last step.
+fn failed(order: OrderId, passage: u32, last: &Step) -> Event {
+    let at = last.finished_at.unwrap_or(last.entered_at);
+    Event {
+        stage: Some(last.stage),
+        attempt: Some(last.attempts),
+        reason: last.reason.clone(),
+        ..of_order(order, EventKind::OrderFailed, Progress::ended(passage), at)
     }
 }
 
@@ -325,9 +379,34 @@ mod tests {
 
     #[test]
     fn a_later_passage_comes_after_everything_of_the_earlier_one() {
-        let (order, told) = completed();
-        let again = OrderRecord { passage: 2, history: History::default(), ..order };
-        assert!(Event::accepted(&again).sequence > told.last().unwrap().sequence);
+        let (mut order, mut told) = (accepted(), Vec::new());
+        record(&mut order, Stage::Scheduling, 1, Decision::Advance(Stage::PreProcessing));
+        told.extend(Event::of_last_outcome(&order));
+        record(&mut order, Stage::PreProcessing, 3, Decision::End(End::Failed { reason: "no".into() }));
+        told.extend(Event::of_last_outcome(&order));
+        let mut again = order.next_passage(Stage::PreProcessing, Timestamp::from_millis(9)).unwrap();
+        assert!(Event::is_beginning(&again));
+        assert_eq!(Event::of_last_outcome(&again), []);
+        record(&mut again, Stage::PreProcessing, 11, Decision::Advance(Stage::Processing));
+        assert!(!Event::is_beginning(&again));
+        let first = Event::of_last_outcome(&again);
+        // The end before is told again.
+        assert_eq!(first[..2], told[told.len() - 2..]);
+        told.extend(first.into_iter().skip(2));
+        let kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
+        let expected = [
+            "order.accepted",
+            "step.started",
+            "step.done",
+            "step.started",
+            "order.failed",
+            "order.retried",
+            "step.started",
+            "step.done",
+        ];
+        assert_eq!(kinds, expected);
+        assert_eq!(Event::all_of(&again), told);
+        assert!(told.is_sorted_by(|a, b| a.sequence < b.sequence));
     }
 
     #[test]

@@ -135,6 +135,8 @@ pub struct EarlierPassage {
     /// 1 for the first.
     pub passage: u32,
     pub steps: Vec<Step>,
+    /// When it was decided to try the order again.
+    pub retried_at: Timestamp,
 }
 
 /// Earlier passages are kept up to so many.
@@ -175,15 +177,15 @@ impl History {
     }
 
     /// The history of the next passage, which goes on at `stage`: what was done before that stage stays done. `passage` is
-    /// the number of this one. `None` unless the order has failed, at `stage` or behind it.
-    pub fn next_passage(&self, passage: u32, stage: Stage) -> Option<History> {
+    /// the number of this one, `at` the moment it was decided. `None` unless the order has failed, at `stage` or behind it.
+    pub fn next_passage(&self, passage: u32, stage: Stage, at: Timestamp) -> Option<History> {
         if self.failure()?.stage < stage {
             return None;
         }
         let steps = self.steps.iter().take_while(|step| step.stage < stage).cloned().collect();
         let dropped = (self.earlier.len() + 1).saturating_sub(EARLIER_PASSAGES_KEPT);
         let mut earlier: Vec<_> = self.earlier.iter().skip(dropped).cloned().collect();
-        earlier.push(EarlierPassage { passage, steps: self.steps.clone() });
+        earlier.push(EarlierPassage { passage, steps: self.steps.clone(), retried_at: at });
         Some(History { steps, earlier, cancellation: None })
     }
 
@@ -446,21 +448,28 @@ mod tests {
     fn a_failed_order_goes_on_in_another_passage_that_keeps_the_first() {
         let mut history = History::default();
         history.record(Stage::Scheduling, &record(1, Decision::Advance(Stage::PreProcessing)));
-        assert_eq!(history.next_passage(1, Stage::Scheduling), None, "it has not failed");
+        assert_eq!(history.next_passage(1, Stage::Scheduling, Timestamp::from_millis(5)), None, "it has not failed");
         history.record(Stage::PreProcessing, &record(3, Decision::End(End::Failed { reason: "no".into() })));
-        assert_eq!(history.next_passage(1, Stage::Processing), None, "it did not come that far");
-        let again = history.next_passage(1, Stage::PreProcessing).unwrap();
+        assert_eq!(
+            history.next_passage(1, Stage::Processing, Timestamp::from_millis(5)),
+            None,
+            "it did not come that far"
+        );
+        let again = history.next_passage(1, Stage::PreProcessing, Timestamp::from_millis(5)).unwrap();
         assert_eq!((again.steps(), again.status()), (&history.steps()[..1], Status::In(Stage::Scheduling)));
         assert!(again.is_at(Stage::PreProcessing));
         assert_eq!(again.next_attempt(Stage::PreProcessing), 1);
-        assert_eq!(again.earlier(), [EarlierPassage { passage: 1, steps: history.steps().to_vec() }]);
+        assert_eq!(
+            again.earlier(),
+            [EarlierPassage { passage: 1, steps: history.steps().to_vec(), retried_at: Timestamp::from_millis(5) }]
+        );
         assert_eq!(again.all_steps().count(), 3);
-        let from_the_start = history.next_passage(1, Stage::Scheduling).unwrap();
+        let from_the_start = history.next_passage(1, Stage::Scheduling, Timestamp::from_millis(5)).unwrap();
         assert_eq!(from_the_start.status(), Status::Accepted);
         let mut last = again;
         for passage in 2..20 {
             last.record(Stage::PreProcessing, &record(9, Decision::End(End::Failed { reason: "no".into() })));
-            last = last.next_passage(passage, Stage::PreProcessing).unwrap();
+            last = last.next_passage(passage, Stage::PreProcessing, Timestamp::from_millis(5)).unwrap();
         }
         let kept: Vec<u32> = last.earlier().iter().map(|earlier| earlier.passage).collect();
         assert_eq!(kept, Vec::from_iter(10..20));
@@ -480,7 +489,7 @@ mod tests {
         history.cancel(cancellation(7));
         assert_eq!((history.status(), history.failure()), (Status::Cancelled, None));
         assert_eq!(history.finished_at(), Some(Timestamp::from_millis(9)), "the call under way ended later");
-        assert_eq!(history.next_passage(1, Stage::Scheduling), None);
+        assert_eq!(history.next_passage(1, Stage::Scheduling, Timestamp::from_millis(5)), None);
     }
 
     #[test]

@@ -245,9 +245,10 @@ impl OrderRecord {
         self.order.json().len() + steps + trace + cancellation.map_or(0, str::len) + Self::ENVELOPE_SIZE_BYTES
     }
 
-    /// The order in its next passage, which goes on at `stage`; `None` unless it has failed, at `stage` or behind it.
-    pub fn next_passage(&self, stage: Stage) -> Option<OrderRecord> {
-        let history = self.history.next_passage(self.passage, stage)?;
+    /// The order in its next passage, which goes on at `stage`, as was decided at the moment `at`; `None` unless it has
+    /// failed, at `stage` or behind it.
+    pub fn next_passage(&self, stage: Stage, at: Timestamp) -> Option<OrderRecord> {
+        let history = self.history.next_passage(self.passage, stage, at)?;
         Some(OrderRecord { passage: self.passage.saturating_add(1), history, ..self.clone() })
     }
 

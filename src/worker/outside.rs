@@ -61,15 +61,16 @@ impl Outside {
             feed.tell(orders.clone().filter_map(|order| Event::started(order, stage, at)).collect());
         }
         let wanted = *self.wanted.borrow();
-        if !wanted.contains(EventKind::OrderAccepted) && !wanted.contains(EventKind::StepStarted) {
+        let of_beginnings = [EventKind::OrderAccepted, EventKind::OrderRetried, EventKind::StepStarted];
+        if !of_beginnings.into_iter().any(|kind| wanted.contains(kind)) {
             return;
         }
         let Ok(permit) = self.beginnings.clone().try_acquire_owned() else { return };
         let mut events = Vec::new();
         for order in orders {
             if let Some(started) = Event::started(order, stage, at) {
-                let accepted = (stage == Stage::FIRST).then(|| Event::accepted(order));
-                events.extend(accepted.into_iter().chain([started]).filter(|event| wanted.contains(event.kind)));
+                let beginning = Event::is_beginning(order).then(|| Event::beginning(order));
+                events.extend(beginning.into_iter().chain([started]).filter(|event| wanted.contains(event.kind)));
             }
         }
         if events.is_empty() {
@@ -116,7 +117,7 @@ impl Outside {
         let Some(feed) = &self.feed else { return };
         // That it was taken, and begun, was told when it was.
         let is_news = |event: &Event| match event.kind {
-            EventKind::OrderAccepted | EventKind::StepStarted => false,
+            EventKind::OrderAccepted | EventKind::OrderRetried | EventKind::StepStarted => false,
             EventKind::StepDone
             | EventKind::StepRetried
             | EventKind::OrderCompleted

@@ -180,7 +180,7 @@ pub async fn a_batch_of_256_orders_is_archived(subject: &Subject) {
 pub async fn an_order_that_was_tried_again_keeps_its_earlier_passages(subject: &Subject) {
     let first = failed(&order(), "no stock");
     archive(subject, &first).await;
-    let mut second = first.next_passage(Stage::Scheduling).unwrap();
+    let mut second = first.next_passage(Stage::Scheduling, now()).unwrap();
     second.history.record(Stage::Scheduling, &failure("no money"));
     assert_eq!(archive(subject, &second).await, Now);
     assert_eq!(find(subject, &first).await.as_ref(), Some(&second));

@@ -219,7 +219,7 @@ pub async fn a_later_passage_is_not_marked(subject: &in_flight::Subject) {
     let first = failed(&order(), "no");
     put(subject, &OrderRecord { history: Default::default(), ..first.clone() }).await;
     cancel(subject, &first, &why("of the first passage")).await;
-    let second = first.next_passage(Stage::FIRST).unwrap();
+    let second = first.next_passage(Stage::FIRST, now()).unwrap();
     assert_eq!(cancel(subject, &second, &why("no record of it yet")).await, Cancelling::Absent);
     put(subject, &second).await;
     assert_eq!(cancel(subject, &first, &why("late")).await, Cancelling::Ended);

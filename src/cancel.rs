@@ -125,6 +125,11 @@ impl Canceller {
     /// An order that waits for its time may have no record any more. Any other one without a record is in a queue or in a
     /// worker's hands, and ends when that asks.
     async fn end_without_record(&self, asked: &AskedCancellation) -> Result<(), Unavailable> {
+        // Whoever ended it may have died before webhooks were told, and its record, which would say so, is gone.
+        let archived = self.ports.archive.find(asked.id).await?.filter(|archived| archived.passage >= asked.passage);
+        if let Some(archived) = archived {
+            return webhooks::tell(&self.ports, &[archived]).await;
+        }
         let Some(journal) = &self.ports.journal else { return Ok(()) };
         let journaled = journal.find(asked.id).await?.filter(|order| order.passage == asked.passage);
         match journaled {

@@ -88,7 +88,8 @@ impl Reconciler {
     async fn turn(&mut self) -> Result<(), Unavailable> {
         let now = self.ports.clock.now();
         for source in self.ports.queues.take_losses() {
-            tracing::warn!(%source, "a queue was missing: what it held will be published again");
+            // What it held, if anything, is worth a warning when it is published again: at a first start there was none.
+            tracing::info!(%source, "a queue was missing: what it held will be published again");
             self.evidence.lost(source, now);
         }
         for loss in self.evidence.losses_due(now) {

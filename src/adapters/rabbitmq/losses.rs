@@ -140,7 +140,7 @@ impl Losses {
             let what = format!("queue `{}`", namespace.queue_name(queue));
             match explain(&what, &error, &mut events) {
                 SetUpError::Missing(_) => {
-                    tracing::warn!("RabbitMQ has no {what}: it is declared anew");
+                    tracing::info!("RabbitMQ has no {what}: it is declared anew");
                     self.found_missing(queue);
                     // The number of the old one stays taken: no more of them than there are queues, on a connection that
                     // may have 2,047.

@@ -343,3 +343,25 @@ async fn wrong_requests_are_told_what_is_wrong(back_end: BackEnd) {
     let plain = client.post(format!("{}/v1/orders/retry", system.url)).body("filter").send().await.unwrap();
     assert_eq!(plain.status(), 415);
 }
+
+/// The worker that had it in hand is gone: whoever gets it next does not call the handler again.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_a_cancelled_order_that_is_delivered_again_is_not_worked_on() {
+    let Some(back_end) = BackEnd::servers() else { return };
+    let slow = ["--set", "stages.processing.handler=simulated", "--set", "stages.processing.delay=50s"];
+    let (api, mut workers) = back_end.start_roles(&slow);
+    let client = http();
+    ready(&client, &api.url).await;
+    let id = place(&client, &api.url, &order()).await.unwrap();
+    until_status(&client, &api.url, &id, "processing").await;
+    workers.remove(2).kill();
+    let answer = post(&client, &api.url, &format!("{id}/cancel"), &json!({})).await;
+    assert_eq!(answer, (202, json!({"id": id, "status": "processing"})));
+    let begun = Instant::now();
+    let _again =
+        system::System::start_silent(&back_end.role("worker", &[&["--stage", "processing"], &slow[..]].concat()));
+    let shown = ended(&client, &api.url, &id).await;
+    assert!(begun.elapsed() < Duration::from_secs(45), "it was worked on again");
+    assert_eq!(shown["status"], "cancelled");
+    assert_eq!(shown["steps"].as_array().unwrap().len(), 2, "{shown}");
+}

@@ -249,7 +249,9 @@ async fn it_does_not_say_that_it_takes_orders_before_the_outbox_is_made() {
     }
     drop(migrating);
     until_down(&api.url, &["RabbitMQ"]).await;
-    place_all(&api.url, &valid_orders()[..SOME]).await;
+    for order in &valid_orders()[..SOME] {
+        system::place(&http(), &api.url, order).await.expect("the outbox takes it");
+    }
     let is_ready = async || readiness(&api.url).await.status == "ready";
     servers.start_rabbitmq_after_kill(is_ready).await;
     until_ready(&api.url).await;
@@ -294,6 +296,50 @@ async fn what_a_wiped_rabbitmq_held_is_published_again() {
     }
     all_ended(&api.url, &ids).await.iter().for_each(assert_completed);
     assert_eq!(servers.archived().await.len(), SOME);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_end_is_not_shown_while_the_order_is_tried_again_and_redis_has_lost_it() {
+    let Some(servers) = Servers::take() else { return };
+    let api = servers.api(Stdio::null());
+    let failing = ["--set", "stages.processing.handler=simulated", "--set", "stages.processing.failure_rate=1"];
+    let worker = servers.worker(&STAGES, &failing, Stdio::null());
+    for url in [&api.url, &worker.url] {
+        until_ready(url).await;
+    }
+    let ids = place_all(&api.url, &valid_orders()[..1]).await;
+    assert_eq!(all_ended(&api.url, &ids).await[0]["status"], "failed");
+    assert!(worker.terminate().success());
+    let url = format!("{}/v1/orders/{}", api.url, ids[0]);
+    let retry = http().post(format!("{url}/retry")).send().await.unwrap();
+    assert_eq!(retry.status(), 202);
+    servers.wipe("redis");
+    until_ready(&api.url).await;
+    for _ in 0..50 {
+        let answer = http().get(&url).send().await.unwrap();
+        if answer.status() == 200 {
+            // Published, and its record written, after the wipe.
+            assert_eq!(answer.json::<Value>().await.unwrap()["passage"], 2);
+        } else {
+            assert_eq!(answer.status(), 503, "nobody can say how far it has come");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let _worker = servers.worker(&STAGES, &[], Stdio::null());
+    let end = Instant::now() + servers::DEADLINE;
+    let shown = loop {
+        let answer = http().get(&url).send().await.unwrap();
+        if answer.status() == 200 {
+            let shown: Value = answer.json().await.unwrap();
+            assert_ne!(shown["status"], "failed", "{shown}");
+            if shown["status"] == "completed" {
+                break shown;
+            }
+        }
+        assert!(Instant::now() < end, "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(shown["passage"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

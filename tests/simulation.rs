@@ -95,20 +95,29 @@ struct Work {
     gate: watch::Receiver<Gate>,
 }
 
+impl Work {
+    fn outcome(&self) -> Outcome {
+        self.world.random(|rng| match rng.random_range(0..21) {
+            0 => Outcome::Reject { reason: format!("rejected {}", rng.random::<u32>()) },
+            20 => Outcome::Wait { reason: "down".into(), least_wait: None },
+            1 | 2 => Outcome::retry("busy"),
+            _ => Outcome::done(),
+        })
+    }
+}
+
 #[async_trait]
 impl Handler for Work {
     async fn handle(&self, _call: &Call<'_>) -> Outcome {
-        let (wait, outcome) = self.world.random(|rng| {
-            let outcome = match rng.random_range(0..21) {
-                0 => Outcome::Reject { reason: format!("rejected {}", rng.random::<u32>()) },
-                20 => Outcome::Wait { reason: "down".into(), least_wait: None },
-                1 | 2 => Outcome::retry("busy"),
-                _ => Outcome::done(),
-            };
-            (Duration::from_millis(rng.random_range(0..800)), outcome)
-        });
+        let outcome = self.outcome();
+        let wait = self.world.random(|rng| Duration::from_millis(rng.random_range(0..800)));
         tokio::time::sleep(wait).await;
         outcome
+    }
+
+    /// The work of one stage takes no time.
+    fn immediate(&self, call: &Call<'_>) -> Option<Outcome> {
+        (call.stage == Stage::PreProcessing).then(|| self.outcome())
     }
 
     fn gate(&self) -> Option<watch::Receiver<Gate>> {

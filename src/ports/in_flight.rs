@@ -46,7 +46,8 @@ pub trait InFlight: Send + Sync + 'static {
     ) -> Result<Vec<Begun>, Unavailable>;
 
     /// Records the outcome of the attempt each of these orders is at (the next one by its history), unless one is
-    /// recorded, and says of each which counts.
+    /// recorded, and says of each which counts. The attempt need not have been begun: where its work takes no time this is
+    /// all there is to note.
     ///
     /// # Errors
     /// [`Unavailable`]; none, some or all of them may have been recorded.

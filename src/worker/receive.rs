@@ -25,7 +25,7 @@ use crate::domain::{OrderId, OrderRecord, Outcome, RecordedOutcome, Stage, Times
 use crate::gate::{Gate, Gates};
 use crate::handlers::Call;
 use crate::metrics::Metrics;
-use crate::ports::{Begun, Clock, Delivery, Place, Ports, Random, Source, Subscription};
+use crate::ports::{Begun, Clock, Delivery, Place, Ports, Random, Recorded, Source, Subscription};
 
 /// Deliveries of an attempt after which its batch is taken apart: one order of it may be bringing workers down.
 const DELIVERIES_BEFORE_SPLIT: u32 = 3;
@@ -240,6 +240,13 @@ impl Receiver {
 
     /// Begins the orders and sends each on its way. `permits` are divided among them.
     async fn begin(&self, in_hand: Vec<InHand>, mut permits: OwnedSemaphorePermit) {
+        let in_hand = match self.immediate(&in_hand) {
+            Some(outcomes) => self.pass(in_hand, outcomes).await,
+            None => in_hand,
+        };
+        if in_hand.is_empty() {
+            return;
+        }
         let each = permits.num_permits() / in_hand.len().max(1);
         let (stage, now) = (self.work.stage.stage, self.ports.clock.now());
         let (orders, held): (Vec<_>, Vec<_>) =
@@ -275,6 +282,47 @@ impl Receiver {
                 Begun::Fresh { deliveries: _ } | Begun::Absent => self.handle(order, ticket, now, permit).await,
             }
         }
+    }
+
+    /// What the work on these orders comes to, if it takes no time.
+    fn immediate(&self, in_hand: &[InHand]) -> Option<Vec<RecordedOutcome>> {
+        let (work, entered_at) = (&self.work, self.ports.clock.now());
+        let outcome = |order| Some(work.outcome(order, entered_at, work.stage.handler.immediate(&work.call(order))?));
+        in_hand.iter().map(|in_hand| outcome(&in_hand.order)).collect()
+    }
+
+    /// Sends orders on whose work takes no time: one call notes that it was done. Gives those back that want to be begun
+    /// like any other: the store was not reached, has no record of them, or says that they go no further.
+    async fn pass(&self, in_hand: Vec<InHand>, outcomes: Vec<RecordedOutcome>) -> Vec<InHand> {
+        let stage = self.work.stage.stage;
+        let pairs: Vec<_> = in_hand.iter().map(|in_hand| &in_hand.order).zip(outcomes.iter().cloned()).collect();
+        let recorded = match self.ports.in_flight.record(stage, &pairs).await {
+            Ok(recorded) => recorded,
+            Err(unavailable) => {
+                tracing::debug!(%stage, %unavailable, orders = in_hand.len(), "not passed at once");
+                return in_hand;
+            }
+        };
+        if let Some(RecordedOutcome { entered_at, .. }) = outcomes.first() {
+            let began = in_hand.iter().zip(&recorded).filter(|(_, recorded)| **recorded == Recorded::First);
+            self.outside.begun(stage, *entered_at, began.map(|(in_hand, _)| &in_hand.order));
+        }
+        let mut left = Vec::new();
+        let carry_out = async |InHand { order, ticket, .. }: InHand, outcome| {
+            self.work.hand_on(Finished { order, ticket, result: AttemptResult::Recorded(outcome) }).await;
+        };
+        for ((in_hand, outcome), recorded) in in_hand.into_iter().zip(outcomes).zip(recorded) {
+            match recorded {
+                Recorded::First => carry_out(in_hand, outcome).await,
+                Recorded::Earlier(outcome) => carry_out(in_hand, outcome).await,
+                Recorded::Passed => {
+                    self.metrics.duplicate(stage);
+                    in_hand.ticket.settle();
+                }
+                Recorded::Cancelled { .. } | Recorded::Absent => left.push(in_hand),
+            }
+        }
+        left
     }
 
     /// What the in-flight store knows of the orders, after records that were missing have been written again.
@@ -400,16 +448,21 @@ impl Work {
         Call { order, stage: self.stage.stage, attempt: order.history.next_attempt(self.stage.stage) }
     }
 
-    /// Hands on what is to be recorded of an attempt that came to `outcome`.
-    async fn finish(&self, order: OrderRecord, ticket: Ticket, entered_at: Timestamp, outcome: Outcome) {
+    /// What is to be recorded of an attempt that came to `outcome`.
+    fn outcome(&self, order: &OrderRecord, entered_at: Timestamp, outcome: Outcome) -> RecordedOutcome {
         let attempts = order.history.next_attempts(self.stage.stage);
-        let outcome = RecordedOutcome {
+        RecordedOutcome {
             entered_at,
             finished_at: self.clock.now(),
             worker: self.worker.clone(),
             report: outcome.report(),
             decision: decide(self.stage.stage, outcome, attempts, &self.stage.retry, self.random.fraction()),
-        };
+        }
+    }
+
+    /// Hands on what is to be recorded of an attempt that came to `outcome`.
+    async fn finish(&self, order: OrderRecord, ticket: Ticket, entered_at: Timestamp, outcome: Outcome) {
+        let outcome = self.outcome(&order, entered_at, outcome);
         self.hand_on(Finished { order, ticket, result: AttemptResult::New(outcome) }).await;
     }
 

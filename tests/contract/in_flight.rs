@@ -51,6 +51,7 @@ macro_rules! suite {
             a_record_that_missed_a_step_takes_the_message_in_when_the_next_is_recorded,
             an_outcome_that_only_the_message_knows_has_passed,
             a_record_follows_the_message_where_its_own_outcome_was_not_carried_out,
+            an_attempt_whose_work_takes_no_time_need_not_be_begun,
             a_later_passage_opens_an_ended_record,
             an_earlier_passage_has_passed,
             a_wiped_store_knows_nothing_and_takes_records_again,
@@ -420,6 +421,29 @@ pub async fn a_record_follows_the_message_where_its_own_outcome_was_not_carried_
     message.history.record(Scheduling, &retry("busy"));
     assert_eq!(begin(subject, Scheduling, &message).await, FRESH);
     assert_eq!(scanned(subject, &accepted).await, Some(message));
+}
+
+pub async fn an_attempt_whose_work_takes_no_time_need_not_be_begun(subject: &Subject) {
+    let mut order = order();
+    put(subject, &order).await;
+    // Tried again once, then through all stages; another stage of them is begun.
+    let outcomes = [(Scheduling, retry("busy")), (Scheduling, done(Scheduling)), (PreProcessing, done(PreProcessing))];
+    for (stage, outcome) in outcomes {
+        assert_eq!(record(subject, stage, &order, &outcome).await, Recorded::First);
+        assert_eq!(record(subject, stage, &order, &retry("late")).await, Recorded::Earlier(outcome.clone()));
+        assert_eq!(begin(subject, stage, &order).await, Begun::Recorded(outcome.clone()));
+        let before = order.clone();
+        order.history.record(stage, &outcome);
+        assert_eq!(find(subject, &order).await.as_ref(), Some(&order));
+        assert_eq!(scanned(subject, &order).await.as_ref(), Some(&order));
+        if stage == PreProcessing {
+            assert_eq!(begin(subject, Processing, &order).await, FRESH);
+            assert_eq!(record(subject, stage, &before, &retry("late")).await, Recorded::Passed);
+        }
+    }
+    assert_eq!(record(subject, Processing, &order, &done(Processing)).await, Recorded::First);
+    let unknown = crate::support::order();
+    assert_eq!(record(subject, Scheduling, &unknown, &done(Scheduling)).await, Recorded::Absent);
 }
 
 pub async fn a_later_passage_opens_an_ended_record(subject: &Subject) {

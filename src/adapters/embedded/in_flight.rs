@@ -364,6 +364,11 @@ fn record(connection: &Connection, row: &Row, attempt: &Attempt, outcome: &str) 
     if rows::record_if_entered(connection, &row.id, attempt, outcome)? {
         return Ok(Found::Written(()));
     }
+    // Its begin was not noted: its work took no time, or the store was out of reach then.
+    if rows::enter_if_new(connection, row, attempt)? {
+        rows::record_if_entered(connection, &row.id, attempt, outcome)?;
+        return Ok(Found::Written(()));
+    }
     let Some(mut known) = rows::look(connection, &row.id)? else {
         return Ok(Found::Nothing);
     };

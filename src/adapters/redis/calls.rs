@@ -69,7 +69,7 @@ pub(super) struct Run {
     pub(super) word: Option<&'static str>,
     /// The attempt that is begun or recorded, entered; nothing for ends.
     pub(super) entered: Option<Progress>,
-    /// Whether the time to live is to start anew; only `begin` asks.
+    /// Whether the time to live is to start anew; `end` does not ask.
     pub(super) renews: Option<bool>,
     pub(super) brings: Brings,
 }

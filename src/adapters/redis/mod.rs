@@ -10,7 +10,7 @@
 //! only where it is needed, and taking it in and going on is one step.
 //!
 //! Records live for `in_flight_ttl` from their last step, to within a thirtieth of it: renewing the time to live at
-//! every step would be a write of its own, so it is renewed only when orders older than that begin an attempt.
+//! every step would be a write of its own, so it is renewed only when orders older than that move.
 //!
 //! # Failure handling
 //! Connections come back by themselves. While there is none a call fails at once; when Redis stays silent the first
@@ -162,12 +162,17 @@ impl RedisInFlight {
                 known: progress_of(order),
                 word: Some(last_word_of(order)),
                 entered: Some(Attempt::next(order, stage).entered),
-                renews: Some(at.since(order.placed_at) > self.in_flight_ttl / RENEWED_AFTER_PART),
+                renews: Some(self.is_to_renew(order, at)),
                 brings: *brings,
             };
             call.push_to_run(order, run, None);
         }
         Ok(self.replies(&BEGIN, call).await?.into_iter().map(Reply::read).collect())
+    }
+
+    /// Whether the record of an order that moves at the moment `at` is to begin its time to live anew.
+    fn is_to_renew(&self, order: &OrderRecord, at: Timestamp) -> bool {
+        at.since(order.placed_at) > self.in_flight_ttl / RENEWED_AFTER_PART
     }
 
     /// Records the outcomes, and says of each what was known.
@@ -184,7 +189,7 @@ impl RedisInFlight {
                 known: progress_of(order),
                 word: Some(last_word_of(order)),
                 entered: Some(entered),
-                renews: None,
+                renews: Some(self.is_to_renew(order, outcome.finished_at)),
                 brings: *brings,
             };
             call.push_to_run(order, run, Some(record::encode_outcome(outcome, finished)));

@@ -152,6 +152,7 @@ impl State {
 
     fn set_recorded(&mut self, point: (u32, usize, u32), id: OrderId, outcome: &RecordedOutcome, finished: u64) {
         let record = self.records.get_mut(&id).expect("it is there");
+        record.entered.entry(point).or_insert((outcome.entered_at, outcome.worker.clone()));
         record.outcomes.insert(point, outcome.clone());
         record.progress = finished;
         self.ever_recorded.entry((id, point.0, point.1, point.2)).or_default().push(outcome.clone());

@@ -203,14 +203,30 @@ fn taken_over(steps: &[Step], before: Option<&[Step]>) -> usize {
     before.map_or(0, |before| steps.iter().zip(before).take_while(|(step, before)| step == before).count())
 }
 
-/// What the order's passage begins with, after the end of the one before.
+/// What the order's passage begins with, after the last outcome of the one before, and all that was to be told with that.
 fn whole_beginning(order: &OrderRecord) -> Vec<Event> {
+    let earlier = order.history.earlier();
+    let own_steps = |n: usize| {
+        let before = n.checked_sub(1).map(|before| &earlier[before].steps[..]);
+        &earlier[n].steps[taken_over(&earlier[n].steps, before)..]
+    };
+    // A passage of one outcome was to tell of the passage before it as well.
+    let mut first = earlier.len().saturating_sub(1);
+    while first > 0 && own_steps(first).len() == 1 {
+        first -= 1;
+    }
     let mut events = Vec::new();
-    if let Some(before) = order.history.earlier().last()
-        && let Some(last) = before.steps.last()
-    {
-        events.extend(of_whole_step(order.id, before.passage, last));
-        events.push(failed(order.id, before.passage, last));
+    for (n, passage) in earlier.iter().enumerate().skip(first) {
+        if own_steps(n).len() == 1 {
+            events.push(match n.checked_sub(1) {
+                Some(before) => retried_order(order.id, passage.passage, earlier[before].retried_at),
+                None => Event::accepted(order),
+            });
+        }
+        if let Some(last) = passage.steps.last() {
+            events.extend(of_whole_step(order.id, passage.passage, last));
+            events.push(failed(order.id, passage.passage, last));
+        }
     }
     events.push(Event::beginning(order));
     events
@@ -407,6 +423,18 @@ mod tests {
         assert_eq!(kinds, expected);
         assert_eq!(Event::all_of(&again), told);
         assert!(told.is_sorted_by(|a, b| a.sequence < b.sequence));
+    }
+
+    #[test]
+    fn the_first_outcome_of_a_passage_tells_what_failures_at_once_before_it_were_to_tell() {
+        let mut order = accepted();
+        for at in [10, 20, 30] {
+            record(&mut order, Stage::Scheduling, at, Decision::End(End::Failed { reason: "no".into() }));
+            assert_eq!(Event::of_last_outcome(&order), Event::all_of(&order));
+            order = order.next_passage(Stage::Scheduling, Timestamp::from_millis(at + 5)).unwrap();
+        }
+        record(&mut order, Stage::Scheduling, 40, Decision::Advance(Stage::PreProcessing));
+        assert_eq!(Event::of_last_outcome(&order), Event::all_of(&order));
     }
 
     #[test]

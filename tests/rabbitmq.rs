@@ -302,6 +302,36 @@ async fn a_cancelled_subscription_gives_back_what_it_has_not_seen_and_may_still_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_is_cancelled_while_it_connects_holds_nothing() {
+    let Some(broker) = Broker::find() else { return };
+    let queues = broker.start().await;
+    let orders = (0..40).map(|_| order()).collect::<Vec<_>>();
+    for order in &orders {
+        publish_until_taken(&queues, SCHEDULING, std::slice::from_ref(order)).await;
+    }
+    // So slow that each step of connecting takes a while, the last of which is to ask for the messages.
+    let (proxy, options) = broker.behind_proxy().await;
+    proxy.slow(Duration::from_millis(20));
+    let slow = up(RabbitQueues::start(options)).await;
+    let cancelled = (0..100).map(|n| {
+        let subscription = slow.subscribe(FROM_SCHEDULING, 64);
+        async move {
+            tokio::time::sleep(Duration::from_millis(20 * n)).await;
+            drop(subscription.cancel().await);
+        }
+    });
+    futures_util::future::join_all(cancelled).await;
+    let mut subscription = queues.subscribe(FROM_SCHEDULING, 64);
+    let mut missing: HashSet<OrderId> = orders.iter().map(|order| order.id).collect();
+    while !missing.is_empty() {
+        let delivery = next(&mut subscription).await;
+        missing.remove(&delivery.contents.unwrap()[0].id);
+        subscription.settle.ack(delivery.receipt);
+    }
+    queues.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_than_the_prefetch_is_held_from_others() {
     let Some(broker) = Broker::find() else { return };
     let queues = broker.start().await;

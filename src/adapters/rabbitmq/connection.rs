@@ -316,8 +316,10 @@ impl Link {
             }
         });
         let callback = ReasonToClose(Arc::clone(&reason));
-        connection.register_callback(callback).await.map_err(|_| "the connection was lost as soon as it was open")?;
-        Ok(Link { connection, endpoint, lost, reason })
+        let link = Link { connection, endpoint, lost, reason };
+        let registered = link.connection.register_callback(callback).await;
+        registered.map_err(|_| "the connection was lost as soon as it was open")?;
+        Ok(link)
     }
 
     /// What the broker said when it closed the connection.
@@ -334,14 +336,25 @@ impl Link {
     /// Closes the connection and waits until the broker has taken note, for at most `limit`. What was sent before
     /// arrives before.
     pub async fn close(self, limit: Duration) {
-        let connection = self.connection;
+        let connection = self.connection.clone();
         // Whether the broker answers or not, nothing more can be done.
         let _ = within(limit, "closing", connection.close()).await;
     }
 
     /// Closes the connection without waiting. If its peer is silent, it stays until the heartbeats are missed.
     pub fn abandon(self) {
-        tokio::spawn(self.connection.close());
+        drop(self);
+    }
+}
+
+/// Whoever was to use it may be gone in the middle of its making. Left open it would go on taking messages, and nobody would
+/// settle them: amqprs closes a connection with its last handle, and the task that watches it has one.
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            // Nothing, if it is closed already.
+            runtime.spawn(self.connection.clone().close());
+        }
     }
 }
 

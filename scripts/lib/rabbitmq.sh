@@ -11,8 +11,8 @@ set_rabbitmq_env() {
     env -i PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin" LANG=C.UTF-8 HOME="$home/home"
     ERL_EPMD_PORT="$(noted epmd)" ERL_EPMD_ADDRESS=127.0.0.1 ERL_CRASH_DUMP="$home/erl_crash.dump"
     RABBITMQ_NODENAME="$(noted "node$number")" RABBITMQ_DIST_PORT="$(noted "distribution$number")" RABBITMQ_PID_FILE="$home/own-pid"
-    # The machine's own settings in /etc/rabbitmq must not be read: files that do not exist are named instead.
-    RABBITMQ_CONF_ENV_FILE="$home/none" RABBITMQ_ADVANCED_CONFIG_FILE="$home/none.config"
+    # The machine's own settings in /etc/rabbitmq must not be read: files of ours, or that do not exist, are named instead.
+    RABBITMQ_CONF_ENV_FILE="$home/none" RABBITMQ_ADVANCED_CONFIG_FILE="$home/advanced.config"
     RABBITMQ_CONFIG_FILES="$home/none.d" RABBITMQ_CONFIG_FILE="$home/rabbitmq.conf"
     RABBITMQ_GENERATED_CONFIG_DIR="$home/generated" RABBITMQ_ENABLED_PLUGINS_FILE="$home/enabled_plugins"
     RABBITMQ_PLUGINS_EXPAND_DIR="$home/plugins" RABBITMQ_MNESIA_BASE="$home/data"
@@ -88,6 +88,9 @@ cluster_formation.peer_discovery_backend = classic_config
 cluster_formation.classic_config.nodes.1 = $(noted node)
 $([[ $name == rabbitmq ]] || printf 'cluster_formation.classic_config.nodes.2 = %s' "$(noted "node$number")")
 END
+  # What waits to be tried again stands still for this long when its queue changes its leader; 3 minutes by default. There
+  # is no key for it in rabbitmq.conf.
+  printf '[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\n' >"$home/advanced.config" || return 1
   set_rabbitmq_env "$name"
   launch "$home/pid" "${rabbitmq_env[@]}" "$(rabbitmq_program rabbitmq-server)"
 }

@@ -49,7 +49,10 @@ impl Settling {
                 if stop.is_cancelled() {
                     return Ok(());
                 }
-                self.canceller.settle(asked).await?;
+                // One that cannot be settled must not hold up those behind it.
+                if let Err(unavailable) = self.canceller.settle(asked).await {
+                    tracing::debug!(order = %asked.id, %unavailable, "a cancellation waits");
+                }
             }
         }
     }

@@ -19,10 +19,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::lease::Lease;
 use crate::batch::{BatchLimits, Batches, Load};
-use crate::domain::Event;
+use crate::domain::{Event, OrderId};
 use crate::metrics::{Delivered, Metrics};
 use crate::ports::{
-    Due, EventDelivery, EventSubscription, Ports, Random, Sent, Settle, Unavailable, Webhook, WebhookId, Webhooks,
+    Due, EventDelivery, EventSubscription, Ports, Random, Receipt, Sent, Settle, Unavailable, Webhook, WebhookId,
+    Webhooks,
 };
 use crate::webhooks::sender::{RetryOptions, Sender};
 
@@ -40,6 +41,8 @@ const LEASE: &str = "webhooks";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often is counted, and swept.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
+/// How long is swept in one go: meanwhile nobody looks for new webhooks, nor renews the lease.
+const SWEEP_FOR: Duration = Duration::from_secs(1);
 /// Events read at a time for one webhook.
 const READ_MAX: u32 = 256;
 /// How long what was delivered is remembered, so that an event that is told again in this time is not sent again.
@@ -105,7 +108,7 @@ pub(super) async fn keep(subscription: EventSubscription, store: Arc<dyn Webhook
     }
 }
 
-fn park(receipt: crate::ports::Receipt, settle: Arc<dyn Settle>) {
+fn park(receipt: Receipt, settle: Arc<dyn Settle>) {
     tokio::spawn(async move {
         tokio::time::sleep(PARKED_FOR).await;
         settle.give_back(receipt);
@@ -147,7 +150,8 @@ impl Deliverer {
         let mut tasks: HashMap<WebhookId, AbortOnDropHandle<()>> = HashMap::new();
         let mut count_at = Instant::now();
         while !stop.is_cancelled() {
-            match deliverer.lease.is_ours(LEASE).await {
+            let is_ours = deliverer.lease.is_ours(LEASE).await;
+            match is_ours {
                 true => match deliverer.store.list().await {
                     Ok(webhooks) => {
                         tasks.retain(|id, _| webhooks.iter().any(|webhook| webhook.id == *id));
@@ -165,9 +169,10 @@ impl Deliverer {
                     deliverer.metrics.webhook_events_pending(0);
                 }
             }
-            if !tasks.is_empty() && Instant::now() >= count_at {
-                count_at = Instant::now() + COUNT_EVERY;
-                deliverer.count_and_sweep().await;
+            // Also where there is no webhook any more: what the last one was to be told has to go.
+            if is_ours && Instant::now() >= count_at {
+                let is_swept = deliverer.count_and_sweep().await;
+                count_at = Instant::now() + if is_swept { COUNT_EVERY } else { LOOK_EVERY };
             }
             tokio::select! {
                 biased;
@@ -179,16 +184,23 @@ impl Deliverer {
         deliverer.lease.give_up(LEASE).await;
     }
 
-    async fn count_and_sweep(&self) {
+    /// `false` if there is more to sweep.
+    async fn count_and_sweep(&self) -> bool {
         let done = async {
             let tally = self.store.tally().await?;
             self.metrics.webhook_events_pending(tally.iter().map(|(_, tally)| tally.pending).sum());
-            while self.store.sweep(REMEMBER_DELIVERED, REMEMBER_GIVEN_UP).await? > 0 {}
-            Ok::<_, Unavailable>(())
+            let end = Instant::now() + SWEEP_FOR;
+            while self.store.sweep(REMEMBER_DELIVERED, REMEMBER_GIVEN_UP).await? > 0 {
+                if Instant::now() >= end {
+                    return Ok(false);
+                }
+            }
+            Ok::<_, Unavailable>(true)
         };
-        if let Err(unavailable) = done.await {
+        done.await.unwrap_or_else(|unavailable| {
             tracing::debug!(%unavailable, "deliveries are not swept");
-        }
+            true
+        })
     }
 
     /// Sends a webhook what it is to be told, without end.
@@ -228,7 +240,7 @@ impl Deliverer {
     }
 
     /// Sends one event once; what becomes of it, and what was wrong.
-    async fn send(&self, webhook: &Webhook, due: Due) -> ((crate::domain::OrderId, u64, Sent), Option<String>) {
+    async fn send(&self, webhook: &Webhook, due: Due) -> ((OrderId, u64, Sent), Option<String>) {
         let Due { event, attempts, age } = due;
         let answered = self.options.sender.send(webhook, &event).await;
         let retry = &self.options.retry;
@@ -249,7 +261,7 @@ impl Deliverer {
     }
 
     /// Notes what became of events, for as long as it takes: forgotten, they would be sent again.
-    async fn settle(&self, id: WebhookId, sent: &[(crate::domain::OrderId, u64, Sent)]) {
+    async fn settle(&self, id: WebhookId, sent: &[(OrderId, u64, Sent)]) {
         let mut wait = WAIT_MIN;
         while let Err(unavailable) = self.store.settle(id, sent).await {
             tracing::debug!(webhook = %id, %unavailable, events = sent.len(), "deliveries cannot be noted");

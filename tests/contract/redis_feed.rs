@@ -62,6 +62,25 @@ async fn a_feed_that_was_lost_is_a_gap_for_whoever_listened() {
 }
 
 #[tokio::test]
+async fn a_stream_that_was_lost_without_its_count_is_kept_as_long_as_ever() {
+    let Some(url) = server_url("ORDERING_REDIS_URL") else { return };
+    let options = options(&url, &namespace());
+    let feed = feed(&options).await;
+    let tell = async |count: usize| {
+        let before = feed.end().await.unwrap();
+        feed.tell(orders(count).iter().map(Event::accepted).collect());
+        eventually(async || feed.end().await.unwrap() != before).await;
+    };
+    tell(EVENTS_MAX).await;
+    let deleted: u32 = client(&url).await.del(format!("{}:events", options.namespace)).await.unwrap();
+    assert_eq!(deleted, 1);
+    for _ in 0..3 {
+        tell(1).await;
+    }
+    assert_eq!(feed.read(Position::START).await.unwrap().told.len(), 3);
+}
+
+#[tokio::test]
 async fn while_redis_is_away_events_are_dropped_and_then_there_is_a_gap() {
     let Some(url) = server_url("ORDERING_REDIS_URL") else { return };
     let upstream = url.trim_start_matches("redis://").split('/').next().unwrap().to_owned();

@@ -210,6 +210,22 @@ async fn what_was_to_be_sent_survives_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_last_webhook_was_to_be_told_goes_with_it() {
+    let running = start(&[]);
+    let receiver = Service::start(|_| Reply::status(500)).await;
+    let webhook = add(&running.system.url, &receiver.url, &["order.completed"]).await;
+    until_workers_know().await;
+    placed(&running).await;
+    let database = rusqlite::Connection::open(running.folder.path().join("ordering.db")).unwrap();
+    let kept =
+        || -> i64 { database.query_row("SELECT count(*) FROM webhook_deliveries", [], |row| row.get(0)).unwrap() };
+    until("it is kept", async || kept() == 1).await;
+    let path = format!("/v1/webhooks/{}", webhook["id"].as_str().unwrap());
+    assert_eq!(ask(&running.system.url, Method::DELETE, &path, None).await.status(), 200);
+    until("it is gone", async || kept() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn webhooks_are_added_listed_tested_and_removed() {
     let running = start(&FAST);
     let url = &running.system.url;

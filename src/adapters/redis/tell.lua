@@ -7,7 +7,11 @@ local id = redis.call('XADD', stream, '*', 'n', ARGV[1], 'd', ARGV[2], 'e', ARGV
 local kept = redis.call('INCRBY', count, ARGV[1])
 while kept > tonumber(ARGV[4]) do
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-  if not first or first[1] == id then break end
+  if not first or first[1] == id then
+    -- It was counted wrong: the stream was lost, and its count was not.
+    redis.call('SET', count, ARGV[1])
+    break
+  end
   redis.call('XDEL', stream, first[1])
   kept = redis.call('DECRBY', count, first[2][2])
 end

@@ -165,7 +165,7 @@ async fn wrong_requests_are_told_what_is_wrong() {
     };
     problem(send("application/json", "{").await.unwrap(), 400, "malformed-json").await;
     problem(send("text/plain", "{}").await.unwrap(), 415, "wrong-content-type").await;
-    problem(send("application/json", &" ".repeat(10_000)).await.unwrap(), 413, "too-large").await;
+    problem(send("application/json", &" ".repeat(20_000)).await.unwrap(), 413, "too-large").await;
     problem(running.post(&format!("{pause}?why=x"), None).await, 400, "wrong-parameter").await;
     problem(running.get(pause).await, 405, "method-not-allowed").await;
     problem(running.post("/v1/stages", None).await, 405, "method-not-allowed").await;

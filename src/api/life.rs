@@ -3,19 +3,16 @@
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::orders::{Orders, check_content_type, read};
+use super::body::{check_reason, read_small};
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::{Orders, answer};
 use crate::cancel::{Cancelled, Canceller, NotCancelled};
-use crate::domain::{OrderId, Stage, Timestamp, report};
+use crate::domain::{OrderId, Stage, Timestamp};
 use crate::ports::FailedFilter;
 use crate::try_again::{NotTried, TryAgain};
-
-/// The largest body of a request that is no order.
-const BODY_BYTES_MAX: usize = 16 << 10;
 
 /// What the handlers here need.
 pub struct Life {
@@ -69,9 +66,11 @@ pub async fn cancel(
     orders: web::Data<Orders>,
     life: web::Data<Life>,
 ) -> Result<HttpResponse, Problem> {
+    Parameters::of(&request, &[])?;
     let id = OrderId::parse(&id).ok_or_else(Problem::not_an_id)?;
-    let CancelRequest { reason } = read_request(&request, body, &orders).await?.unwrap_or_default();
-    let reason = reason.map(|reason| check_reason(&reason)).transpose()?.flatten();
+    let given = read_small(&request, body, orders.body_timeout).await?;
+    let CancelRequest { reason } = given.unwrap_or_default();
+    let reason = check_reason(reason)?;
     let canceller = life.canceller.clone();
     match finish(async move { canceller.cancel(id, reason).await }).await? {
         Ok(cancelled) => {
@@ -95,8 +94,10 @@ pub async fn retry(
     orders: web::Data<Orders>,
     life: web::Data<Life>,
 ) -> Result<HttpResponse, Problem> {
+    Parameters::of(&request, &[])?;
     let id = OrderId::parse(&id).ok_or_else(Problem::not_an_id)?;
-    let RetryRequest { stage } = read_request(&request, body, &orders).await?.unwrap_or_default();
+    let given = read_small(&request, body, orders.body_timeout).await?;
+    let RetryRequest { stage } = given.unwrap_or_default();
     let stage = stage.map(|stage| read_stage("/stage", &stage)).transpose()?;
     let try_again = life.try_again.clone();
     match finish(async move { try_again.one(id, stage).await }).await? {
@@ -118,7 +119,8 @@ pub async fn retry_many(
     orders: web::Data<Orders>,
     life: web::Data<Life>,
 ) -> Result<HttpResponse, Problem> {
-    let given = read_request(&request, body, &orders).await?;
+    Parameters::of(&request, &[])?;
+    let given = read_small(&request, body, orders.body_timeout).await?;
     let Some(RetryManyRequest { filter, stage, dry_run }) = given else {
         return Err(Problem::invalid_request("", "say which orders: {\"filter\": {}} means every failed one"));
     };
@@ -151,30 +153,6 @@ async fn finish<T: Send + 'static>(work: impl Future<Output = T> + Send + 'stati
     tokio::spawn(work).await.map_err(|_panicked| Problem::failed())
 }
 
-/// The JSON of a request that may have none; `None` if the body is empty.
-async fn read_request<T: DeserializeOwned>(
-    request: &HttpRequest,
-    body: web::Payload,
-    orders: &Orders,
-) -> Result<Option<T>, Problem> {
-    Parameters::of(request, &[])?;
-    let bytes = read(body, BODY_BYTES_MAX, orders.body_timeout).await?;
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    check_content_type(request)?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| Problem::wrong_request(&error))
-}
-
-fn check_reason(reason: &str) -> Result<Option<String>, Problem> {
-    if reason.chars().count() > report::TEXT_CHARS_MAX {
-        let what = format!("must have at most {} characters", report::TEXT_CHARS_MAX);
-        return Err(Problem::invalid_request("/reason", &what));
-    }
-    let reason = report::text(reason);
-    Ok((!reason.is_empty()).then_some(reason))
-}
-
 fn read_stage(pointer: &str, name: &str) -> Result<Stage, Problem> {
     name.parse().map_err(|_| {
         let names: Vec<&str> = Stage::ALL.into_iter().map(Stage::as_snake).collect();
@@ -187,16 +165,6 @@ fn read_moment(pointer: &str, text: &str) -> Result<Timestamp, Problem> {
     Timestamp::parse(text).ok_or_else(|| Problem::invalid_request(pointer, detail))
 }
 
-fn accepted(body: &Value) -> HttpResponse {
-    HttpResponse::Accepted()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .content_type("application/json")
-        .body(body.to_string())
-}
-
-fn answer(body: &Value) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .content_type("application/json")
-        .body(body.to_string())
+fn accepted(json: &Value) -> HttpResponse {
+    HttpResponse::Accepted().insert_header((header::CACHE_CONTROL, "no-store")).json(json)
 }

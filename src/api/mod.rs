@@ -7,6 +7,7 @@
 //! A stopping server accepts no more connections, answers the requests it has, ends its streams of events, and asks clients
 //! to close their connections.
 
+mod body;
 mod dead_letters;
 mod events;
 mod health;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 
+use super::body::{check_content_type, read};
 use super::idempotency;
 use super::problem::Problem;
 use super::view;
@@ -66,27 +67,5 @@ pub async fn find(id: web::Path<String>, orders: web::Data<Orders>) -> Result<Ht
             tracing::debug!(order = %id, %unavailable, "lookup");
             Err(Problem::cannot_tell(&unavailable))
         }
-    }
-}
-
-pub(super) fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
-    let found = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = found.map(|value| value.split(';').next().unwrap_or_default().trim());
-    match essence {
-        Some(essence) if essence.eq_ignore_ascii_case("application/json") => Ok(()),
-        Some(_) | None => Err(Problem::wrong_content_type(found)),
-    }
-}
-
-/// A body of at most `bytes_max` that arrives within `timeout`.
-pub(super) async fn read(body: web::Payload, bytes_max: usize, timeout: Duration) -> Result<web::Bytes, Problem> {
-    match tokio::time::timeout(timeout, body.to_bytes_limited(bytes_max)).await {
-        Ok(Ok(Ok(bytes))) => Ok(bytes),
-        Ok(Ok(Err(error))) => match error.as_error::<actix_web::error::PayloadError>() {
-            Some(error) => Err(Problem::unreadable_body(error, bytes_max)),
-            None => Err(Problem::unreadable_body(&actix_web::error::PayloadError::Incomplete(None), bytes_max)),
-        },
-        Ok(Err(_limit_exceeded)) => Err(Problem::too_large(bytes_max)),
-        Err(_elapsed) => Err(Problem::too_slow()),
     }
 }

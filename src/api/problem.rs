@@ -293,12 +293,7 @@ impl Problem {
             serde_json::error::Category::Data => Self::invalid_request("", &error.to_string()),
             serde_json::error::Category::Io
             | serde_json::error::Category::Syntax
-            | serde_json::error::Category::Eof => {
-                let detail = format!("the body is not JSON: {error}");
-                Self::new(StatusCode::BAD_REQUEST, "malformed-json", "Malformed JSON", detail)
-                    .with("line", json!(error.line()))
-                    .with("column", json!(error.column()))
-            }
+            | serde_json::error::Category::Eof => Self::malformed(error),
         }
     }
 

@@ -3,20 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::orders::{check_content_type, read};
+use super::answer;
+use super::body::{check_reason, read_small};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use crate::domain::Stage;
 use crate::ports::{Clock, Pause, Pauses, StageState};
-
-/// The largest body; a reason is short.
-const BODY_BYTES_MAX: usize = 8 * 1024;
-const REASON_CHARS_MAX: usize = 500;
 
 /// What the handlers of stages need.
 pub struct Stages {
@@ -50,7 +46,9 @@ pub async fn pause(
 ) -> Result<HttpResponse, Problem> {
     Parameters::of(&request, &[])?;
     let stage = stage_of(&stage)?;
-    let reason = reason_of(&request, body, &stages).await?;
+    let given = read_small(&request, body, stages.body_timeout).await?;
+    let PauseBody { reason } = given.unwrap_or_default();
+    let reason = check_reason(reason)?;
     let pause = Pause { since: stages.clock.now(), reason };
     let state = stages.pauses.pause(stage, &pause, None).await;
     let state = state.map_err(|unavailable| Problem::perhaps_switched(stage, "paused", &unavailable))?;
@@ -76,26 +74,6 @@ fn stage_of(name: &str) -> Result<Stage, Problem> {
     name.parse().map_err(|_| Problem::no_such_stage(name))
 }
 
-/// An empty body says nothing.
-async fn reason_of(request: &HttpRequest, body: web::Payload, stages: &Stages) -> Result<Option<String>, Problem> {
-    let body = read(body, BODY_BYTES_MAX, stages.body_timeout).await?;
-    if body.is_empty() {
-        return Ok(None);
-    }
-    check_content_type(request)?;
-    let body: PauseBody = serde_json::from_slice(&body).map_err(|error| Problem::wrong_request(&error))?;
-    match &body.reason {
-        Some(reason) if reason.chars().count() > REASON_CHARS_MAX => {
-            Err(Problem::invalid_request("/reason", &format!("may have at most {REASON_CHARS_MAX} characters")))
-        }
-        Some(reason) if reason.contains('\0') => {
-            Err(Problem::invalid_request("/reason", "must not have the character U+0000"))
-        }
-        Some(reason) if reason.trim().is_empty() => Ok(None),
-        Some(_) | None => Ok(body.reason),
-    }
-}
-
 fn shown(state: &StageState) -> Value {
     let pause = state.pause.as_ref();
     json!({
@@ -104,11 +82,4 @@ fn shown(state: &StageState) -> Value {
         "since": pause.map(|pause| pause.since.to_string()),
         "reason": pause.and_then(|pause| pause.reason.as_deref()),
     })
-}
-
-fn answer(body: &Value) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .content_type("application/json")
-        .body(body.to_string())
 }

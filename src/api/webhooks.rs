@@ -4,7 +4,7 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use super::orders::{check_content_type, read};
+use super::body::{check_content_type, read};
 use super::parameters::Parameters;
 use super::problem::{FieldProblem, Problem};
 use super::{Orders, answer};

@@ -10,11 +10,12 @@ use clap::Args;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::http::{Server, Streamed, Trouble};
-use super::output::{print, print_line, with_advice};
+use super::failure::{Failure, exit_code};
+use super::http::{Streamed, Trouble};
+use super::output::{print, print_line};
 use super::webhook::kind_parser;
-use super::{ServerArgs, printable};
-use crate::cli::{EXIT_FAILED, EXIT_MISUSED, stage_parser};
+use super::{ServerArgs, order_id, printable};
+use crate::cli::stage_parser;
 use crate::domain::{EventKind, OrderId, Stage};
 
 /// The wait before a stream that broke off is asked for again.
@@ -29,7 +30,8 @@ const EVENT_MAX: usize = 1 << 20;
 #[derive(Debug, Args)]
 pub struct EventsArgs {
     /// The id of an order; without it, what happens to all orders
-    pub id: Option<String>,
+    #[arg(value_parser = order_id)]
+    pub id: Option<OrderId>,
 
     /// Only events of this type; repeat it for several
     #[arg(long = "type", value_name = "TYPE", value_parser = kind_parser(), conflicts_with = "id")]
@@ -49,32 +51,12 @@ pub struct EventsArgs {
 
 /// Follows an order to its end, and all orders without end. Exit code 0 if the order has ended, however it did.
 pub async fn run(args: EventsArgs) -> ExitCode {
-    let id = match args.id.as_deref().map(OrderId::parse) {
-        None => None,
-        Some(Some(id)) => Some(id),
-        Some(None) => {
-            eprintln!("error: this is no order id; one looks like 0193f0a1-7c3e-7b11-8f00-0123456789ab");
-            return ExitCode::from(EXIT_MISUSED);
-        }
-    };
-    let server = match Server::new(&args.server.server, 1) {
-        Ok(server) => server,
-        Err(problem) => {
-            eprintln!("error: {problem}");
-            return ExitCode::from(EXIT_MISUSED);
-        }
-    };
-    match follow(&server, id, &args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("error: {problem}");
-            ExitCode::from(EXIT_FAILED)
-        }
-    }
+    exit_code(follow(&args).await)
 }
 
 /// Goes on over broken connections; comes back when the order has ended.
-async fn follow(server: &Server, id: Option<OrderId>, args: &EventsArgs) -> Result<(), String> {
+async fn follow(args: &EventsArgs) -> Result<(), Failure> {
+    let (server, id) = (args.server.server()?, args.id);
     let path = id.map_or("events".to_owned(), |id| format!("orders/{id}/events"));
     let comma = |names: Vec<&str>| names.join(",");
     let (kinds, stages) = (
@@ -92,7 +74,8 @@ async fn follow(server: &Server, id: Option<OrderId>, args: &EventsArgs) -> Resu
                 let mut reader = Reader::default();
                 while let Ok(Ok(Some(bytes))) = tokio::time::timeout(SILENCE_MAX, stream.chunk()).await {
                     heard_at = Some(Instant::now());
-                    for event in reader.take_in(&bytes).ok_or("the server sends no events that can be read")? {
+                    let unreadable = || Failure::Failed("the server sends no events that can be read".to_owned());
+                    for event in reader.take_in(&bytes).ok_or_else(unreadable)? {
                         show(&event, args.json);
                         last = event.id.or(last);
                         if id.is_some() && is_end(&event.kind) {
@@ -102,7 +85,7 @@ async fn follow(server: &Server, id: Option<OrderId>, args: &EventsArgs) -> Resu
                 }
             }
             Err(trouble) if is_worth_waiting(&trouble, heard_at) => {}
-            Err(trouble) => return Err(with_advice(&trouble)),
+            Err(trouble) => return Err(trouble.into()),
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     }

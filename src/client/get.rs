@@ -8,11 +8,11 @@ use bytes::Bytes;
 use clap::Args;
 use tokio::time::Instant;
 
-use super::ServerArgs;
+use super::failure::{Failure, exit_code};
 use super::http::{Found, Server};
-use super::output::{print, print_line, with_advice};
+use super::output::{print, print_line};
 use super::view::OrderView;
-use crate::cli::{EXIT_FAILED, EXIT_MISUSED};
+use super::{ServerArgs, order_id};
 use crate::domain::OrderId;
 
 const POLL_MIN: Duration = Duration::from_millis(100);
@@ -23,7 +23,8 @@ const WATCH_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 pub struct GetArgs {
     /// The id that the server gave for the order
-    pub id: String,
+    #[arg(value_parser = order_id)]
+    pub id: OrderId,
 
     /// Print the server's JSON as it is
     #[arg(long)]
@@ -39,41 +40,27 @@ pub struct GetArgs {
 
 /// Shows the order. Exit code 0 if it could be shown, however it ended.
 pub async fn run(args: GetArgs) -> ExitCode {
-    let Some(id) = OrderId::parse(&args.id) else {
-        eprintln!("error: this is no order id; one looks like 0193f0a1-7c3e-7b11-8f00-0123456789ab");
-        return ExitCode::from(EXIT_MISUSED);
-    };
-    let server = match Server::new(&args.server.server, 1) {
-        Ok(server) => server,
-        Err(problem) => {
-            eprintln!("error: {problem}");
-            return ExitCode::from(EXIT_MISUSED);
+    let shown = async {
+        let server = args.server.server()?;
+        match args.watch {
+            true => watch(&server, args.id, args.json).await,
+            false => show(&server, args.id, args.json).await,
         }
     };
-    let shown = match args.watch {
-        true => watch(&server, id, args.json).await,
-        false => show(&server, id, args.json).await,
-    };
-    match shown {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("error: {problem}");
-            ExitCode::from(EXIT_FAILED)
-        }
-    }
+    exit_code(shown.await)
 }
 
-async fn show(server: &Server, id: OrderId, json: bool) -> Result<(), String> {
+async fn show(server: &Server, id: OrderId, json: bool) -> Result<(), Failure> {
     match server.get(id).await {
         Found::Order(_, body) if json => print_line(&body),
         Found::Order(order, _) => print(&order.to_text()),
         Found::NoSuchOrder => return Err(no_such_order(server, id)),
-        Found::Trouble(trouble) => return Err(with_advice(&trouble)),
+        Found::Trouble(trouble) => return Err(trouble.into()),
     }
     Ok(())
 }
 
-async fn watch(server: &Server, id: OrderId, json: bool) -> Result<(), String> {
+async fn watch(server: &Server, id: OrderId, json: bool) -> Result<(), Failure> {
     let mut screen = Screen::new(json);
     let mut last_answer: Option<Instant> = None;
     let mut pause = POLL_MIN;
@@ -94,7 +81,7 @@ async fn watch(server: &Server, id: OrderId, json: bool) -> Result<(), String> {
                 let is_worth_waiting =
                     trouble.is_passing && last_answer.is_some_and(|at| at.elapsed() < WATCH_PATIENCE);
                 if !is_worth_waiting {
-                    return Err(with_advice(&trouble));
+                    return Err(trouble.into());
                 }
                 pause = trouble.retry_after.unwrap_or(POLL_MAX).min(WATCH_PATIENCE);
             }
@@ -154,6 +141,6 @@ impl Screen {
     }
 }
 
-fn no_such_order(server: &Server, id: OrderId) -> String {
-    format!("{} knows no order {id}", server.shown())
+fn no_such_order(server: &Server, id: OrderId) -> Failure {
+    Failure::Failed(format!("{} knows no order {id}", server.shown()))
 }

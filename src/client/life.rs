@@ -11,11 +11,11 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::ServerArgs;
+use super::failure::{Failure, exit_code};
 use super::http::Server;
 use super::output::{print, with_advice};
-use super::printable;
-use crate::cli::{EXIT_FAILED, EXIT_MISUSED, stage_parser};
+use super::{ServerArgs, order_id, printable};
+use crate::cli::stage_parser;
 use crate::domain::{OrderId, Stage, Timestamp};
 
 #[derive(Debug, Args)]
@@ -95,72 +95,36 @@ struct DoneMany {
     not_reached: u64,
 }
 
-/// Why a command ends with an exit code other than 0.
-enum Failure {
-    Misused(String),
-    Failed(String),
-    /// What was wrong has been said.
-    Said,
-}
-
 /// Cancels the orders.
 pub async fn cancel(args: CancelArgs) -> ExitCode {
     let mut body = Map::new();
     body.extend(args.reason.map(|reason| ("reason".to_owned(), Value::from(reason))));
-    exit_code(with_server(&args.server, async |server| {
-        each(server, &args.ids, "cancel", &Value::Object(body), |id, done| match done.status.as_str() {
-            "cancelled" => format!("cancelled {id}"),
-            status => format!("{id} is at work ({}): it ends when that returns", printable(status)),
-        })
-        .await
-    }))
-    .await
+    let said = |id, done: &Done| match done.status.as_str() {
+        "cancelled" => format!("cancelled {id}"),
+        status => format!("{id} is at work ({}): it ends when that returns", printable(status)),
+    };
+    exit_code(each(&args.server, &args.ids, "cancel", &Value::Object(body), said).await)
 }
 
 /// Tries the orders again.
 pub async fn retry(args: RetryArgs) -> ExitCode {
-    exit_code(with_server(&args.server, async |server| match args.all_failed {
-        true => retry_many(server, &args).await,
-        false => {
-            let mut body = Map::new();
-            body.extend(args.stage.map(|stage| ("stage".to_owned(), Value::from(stage.as_snake()))));
-            each(server, &args.ids, "retry", &Value::Object(body), |id, done| {
-                format!("{id} is tried again, in passage {}", done.passage.unwrap_or_default())
-            })
-            .await
-        }
-    }))
-    .await
-}
-
-async fn exit_code(run: impl Future<Output = Result<(), Failure>>) -> ExitCode {
-    match run.await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Said) => ExitCode::from(EXIT_FAILED),
-        Err(Failure::Failed(problem)) => {
-            eprintln!("error: {problem}");
-            ExitCode::from(EXIT_FAILED)
-        }
-        Err(Failure::Misused(problem)) => {
-            eprintln!("error: {problem}");
-            ExitCode::from(EXIT_MISUSED)
-        }
+    if args.all_failed {
+        return exit_code(retry_many(&args).await);
     }
-}
-
-async fn with_server(args: &ServerArgs, run: impl AsyncFnOnce(&Server) -> Result<(), Failure>) -> Result<(), Failure> {
-    let server = Server::new(&args.server, 1).map_err(Failure::Misused)?;
-    run(&server).await
+    let mut body = Map::new();
+    body.extend(args.stage.map(|stage| ("stage".to_owned(), Value::from(stage.as_snake()))));
+    let said = |id, done: &Done| format!("{id} is tried again, in passage {}", done.passage.unwrap_or_default());
+    exit_code(each(&args.server, &args.ids, "retry", &Value::Object(body), said).await)
 }
 
 async fn each(
-    server: &Server,
+    server: &ServerArgs,
     ids: &[OrderId],
     deed: &str,
     body: &Value,
     said: impl Fn(OrderId, &Done) -> String,
 ) -> Result<(), Failure> {
-    let mut is_fine = true;
+    let (server, mut is_fine) = (server.server()?, true);
     for id in ids {
         match server.ask::<Done>(Method::POST, &format!("orders/{id}/{deed}"), &[], Some(body)).await {
             Ok((done, _)) => print(&format!("{}\n", said(*id, &done))),
@@ -177,7 +141,8 @@ async fn each(
     if is_fine { Ok(()) } else { Err(Failure::Said) }
 }
 
-async fn retry_many(server: &Server, args: &RetryArgs) -> Result<(), Failure> {
+async fn retry_many(args: &RetryArgs) -> Result<(), Failure> {
+    let server = args.server.server()?;
     let body = |dry_run: bool| {
         json!({
             "filter": {
@@ -192,8 +157,8 @@ async fn retry_many(server: &Server, args: &RetryArgs) -> Result<(), Failure> {
         })
     };
     let ask = async |dry_run| {
-        let done = server.ask::<DoneMany>(Method::POST, "orders/retry", &[], Some(&body(dry_run))).await;
-        done.map(|(done, _)| done).map_err(|trouble| Failure::Failed(with_advice(&trouble)))
+        let (done, _) = server.ask::<DoneMany>(Method::POST, "orders/retry", &[], Some(&body(dry_run))).await?;
+        Ok::<_, Failure>(done)
     };
     let not_reached = |done: &DoneMany| match done.not_reached {
         0 => String::new(),
@@ -208,7 +173,7 @@ async fn retry_many(server: &Server, args: &RetryArgs) -> Result<(), Failure> {
         if !stdin().is_terminal() {
             return Err(Failure::Misused("--all-failed needs --yes where there is no terminal to ask at".to_owned()));
         }
-        if would.retried > 0 && !is_wanted(server, would.retried) {
+        if would.retried > 0 && !is_wanted(&server, would.retried) {
             return Err(Failure::Failed("nothing was done".to_owned()));
         }
     }
@@ -230,11 +195,6 @@ fn so_many(count: u64) -> String {
         1 => "1 order".to_owned(),
         count => format!("{count} orders"),
     }
-}
-
-fn order_id(text: &str) -> Result<OrderId, String> {
-    OrderId::parse(text)
-        .ok_or_else(|| "this is no order id; one looks like 0193f0a1-7c3e-7b11-8f00-0123456789ab".to_owned())
 }
 
 fn moment(text: &str) -> Result<Timestamp, String> {

@@ -6,6 +6,7 @@
 mod bounded_lines;
 pub mod dead;
 pub mod events;
+mod failure;
 pub mod get;
 mod http;
 mod input;
@@ -21,6 +22,8 @@ mod wait;
 pub mod webhook;
 
 use clap::Args;
+
+use crate::domain::OrderId;
 
 /// Which server to talk to.
 #[derive(Clone, Debug, Args)]
@@ -43,4 +46,9 @@ const WHAT_TO_DO: &str =
 /// Text of somebody else, safe to print: whoever wrote it must not steer the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn order_id(text: &str) -> Result<OrderId, String> {
+    OrderId::parse(text)
+        .ok_or_else(|| "this is no order id; one looks like 0193f0a1-7c3e-7b11-8f00-0123456789ab".to_owned())
 }

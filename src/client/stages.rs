@@ -9,12 +9,12 @@ use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::http::{Server, Trouble};
-use super::output::{print, print_line, with_advice};
+use super::failure::{Failure, exit_code};
+use super::output::{print, print_line};
 use super::{ServerArgs, printable};
-use crate::cli::{EXIT_FAILED, EXIT_MISUSED, stage_parser};
+use crate::cli::stage_parser;
 use crate::domain::Stage;
 
 #[derive(Debug, Args)]
@@ -66,57 +66,34 @@ struct Listed {
 
 /// `ordering stages`
 pub async fn list(args: StagesArgs) -> ExitCode {
-    let json = args.json;
-    done(&args.server, async move |server| {
-        let (listed, body) = server.ask::<Listed>(Method::GET, "stages", &[], None).await?;
-        match json {
-            true => print_line(&body),
-            false => print(&format!("{}\n", table(&listed.stages))),
-        }
-        Ok(())
-    })
-    .await
+    exit_code(show(&args).await)
 }
 
 /// `ordering pause`
 pub async fn pause(args: PauseArgs) -> ExitCode {
-    let PauseArgs { stage, reason, server } = args;
-    done(&server, async move |server| {
-        let body = reason.map(|reason| json!({"reason": reason}));
-        let path = format!("stages/{stage}/pause");
-        let (shown, _) = server.ask::<Shown>(Method::POST, &path, &[], body.as_ref()).await?;
-        print(&format!("{}\n", text(&shown)));
-        Ok(())
-    })
-    .await
+    let body = args.reason.map(|reason| json!({"reason": reason}));
+    exit_code(switch(&args.server, args.stage, "pause", body).await)
 }
 
 /// `ordering resume`
 pub async fn resume(args: ResumeArgs) -> ExitCode {
-    let ResumeArgs { stage, server } = args;
-    done(&server, async move |server| {
-        let (shown, _) = server.ask::<Shown>(Method::POST, &format!("stages/{stage}/resume"), &[], None).await?;
-        print(&format!("{}\n", text(&shown)));
-        Ok(())
-    })
-    .await
+    exit_code(switch(&args.server, args.stage, "resume", None).await)
 }
 
-async fn done(server: &ServerArgs, what: impl AsyncFnOnce(Server) -> Result<(), Trouble>) -> ExitCode {
-    let server = match Server::new(&server.server, 1) {
-        Ok(server) => server,
-        Err(problem) => {
-            eprintln!("error: {problem}");
-            return ExitCode::from(EXIT_MISUSED);
-        }
-    };
-    match what(server).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
-            eprintln!("error: {}", with_advice(&trouble));
-            ExitCode::from(EXIT_FAILED)
-        }
+async fn show(args: &StagesArgs) -> Result<(), Failure> {
+    let (listed, body) = args.server.server()?.ask::<Listed>(Method::GET, "stages", &[], None).await?;
+    match args.json {
+        true => print_line(&body),
+        false => print(&format!("{}\n", table(&listed.stages))),
     }
+    Ok(())
+}
+
+async fn switch(server: &ServerArgs, stage: Stage, to: &str, body: Option<Value>) -> Result<(), Failure> {
+    let path = format!("stages/{stage}/{to}");
+    let (shown, _) = server.server()?.ask::<Shown>(Method::POST, &path, &[], body.as_ref()).await?;
+    print(&format!("{}\n", text(&shown)));
+    Ok(())
 }
 
 /// `processing is paused since 2026-11-24T08:15:30.250Z: the payment service moves`

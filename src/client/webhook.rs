@@ -10,10 +10,9 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::http::Server;
-use super::output::{print, print_line, with_advice};
+use super::failure::{Failure, exit_code};
+use super::output::{print, print_line};
 use super::{ServerArgs, printable};
-use crate::cli::{EXIT_FAILED, EXIT_MISUSED};
 use crate::domain::EventKind;
 use crate::ports::WebhookId;
 
@@ -140,39 +139,18 @@ struct Tested {
 }
 
 pub async fn run(args: WebhookArgs) -> ExitCode {
-    let command = args.command;
-    let server = match &command {
-        WebhookCommand::Add(args) => &args.server,
-        WebhookCommand::List(args) => &args.server,
-        WebhookCommand::Remove(args) | WebhookCommand::Test(args) => &args.server,
-    };
-    let server = match Server::new(&server.server, 1) {
-        Ok(server) => server,
-        Err(problem) => {
-            eprintln!("error: {problem}");
-            return ExitCode::from(EXIT_MISUSED);
-        }
-    };
-    let done = match command {
-        WebhookCommand::Add(args) => add(&server, args).await,
-        WebhookCommand::List(args) => list(&server, &args).await,
-        WebhookCommand::Remove(args) => remove(&server, args.id).await,
-        WebhookCommand::Test(args) => test(&server, args.id).await,
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("error: {problem}");
-            ExitCode::from(EXIT_FAILED)
-        }
-    }
+    exit_code(match args.command {
+        WebhookCommand::Add(args) => add(args).await,
+        WebhookCommand::List(args) => list(&args).await,
+        WebhookCommand::Remove(args) => remove(&args).await,
+        WebhookCommand::Test(args) => test(&args).await,
+    })
 }
 
-async fn add(server: &Server, args: AddArgs) -> Result<(), String> {
+async fn add(args: AddArgs) -> Result<(), Failure> {
     let events: Vec<&str> = args.events.iter().map(|kind| kind.as_str()).collect();
     let wish = json!({"url": args.url, "events": events, "description": args.description});
-    let added = server.ask::<Added>(Method::POST, "webhooks", &[], Some(&wish)).await;
-    let (added, body) = added.map_err(|trouble| with_advice(&trouble))?;
+    let (added, body) = args.server.server()?.ask::<Added>(Method::POST, "webhooks", &[], Some(&wish)).await?;
     match args.json {
         true => print_line(&body),
         false => print(&format!("{}\nsecret {}\n", printable(&added.id), printable(&added.secret))),
@@ -180,9 +158,8 @@ async fn add(server: &Server, args: AddArgs) -> Result<(), String> {
     Ok(())
 }
 
-async fn list(server: &Server, args: &ListArgs) -> Result<(), String> {
-    let listed = server.ask::<Listed>(Method::GET, "webhooks", &[], None).await;
-    let (listed, _) = listed.map_err(|trouble| with_advice(&trouble))?;
+async fn list(args: &ListArgs) -> Result<(), Failure> {
+    let (listed, _) = args.server.server()?.ask::<Listed>(Method::GET, "webhooks", &[], None).await?;
     if listed.webhooks.is_empty() {
         eprintln!("there are no webhooks");
     } else if args.json {
@@ -193,12 +170,12 @@ async fn list(server: &Server, args: &ListArgs) -> Result<(), String> {
     Ok(())
 }
 
-fn table(listed: &Listed) -> Result<Table, String> {
+fn table(listed: &Listed) -> Result<Table, Failure> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["ID", "URL", "EVENTS", "PENDING", "GIVEN UP", "DESCRIPTION"]);
     for webhook in &listed.webhooks {
-        let not_understood = |_| "the server describes webhooks in a way unknown here".to_owned();
+        let not_understood = |_| Failure::Failed("the server describes webhooks in a way unknown here".to_owned());
         let row: Row = serde_json::from_str(webhook.get()).map_err(not_understood)?;
         let (events, description) = (row.events.join(" "), row.description.unwrap_or_default());
         let cells = [&row.id, &row.url, &events, &row.pending.to_string(), &row.given_up.to_string(), &description];
@@ -207,21 +184,21 @@ fn table(listed: &Listed) -> Result<Table, String> {
     Ok(table)
 }
 
-async fn remove(server: &Server, id: WebhookId) -> Result<(), String> {
-    let removed = server.ask::<Removed>(Method::DELETE, &format!("webhooks/{id}"), &[], None).await;
-    let (removed, _) = removed.map_err(|trouble| with_advice(&trouble))?;
+async fn remove(args: &OneArgs) -> Result<(), Failure> {
+    let path = format!("webhooks/{}", args.id);
+    let (removed, _) = args.server.server()?.ask::<Removed>(Method::DELETE, &path, &[], None).await?;
     print(&format!("removed {}\n", removed.removed));
     Ok(())
 }
 
-async fn test(server: &Server, id: WebhookId) -> Result<(), String> {
-    let tested = server.ask::<Tested>(Method::POST, &format!("webhooks/{id}/test"), &[], None).await;
-    let (tested, _) = tested.map_err(|trouble| with_advice(&trouble))?;
-    let status = tested.status.map(|status| format!(" ({status})")).unwrap_or_default();
+async fn test(args: &OneArgs) -> Result<(), Failure> {
+    let path = format!("webhooks/{}/test", args.id);
+    let (tested, _) = args.server.server()?.ask::<Tested>(Method::POST, &path, &[], None).await?;
     if !tested.delivered {
         let reason = printable(&tested.reason.unwrap_or_default());
-        return Err(format!("it was not taken: {reason}"));
+        return Err(Failure::Failed(format!("it was not taken: {reason}")));
     }
+    let status = tested.status.map(|status| format!(" ({status})")).unwrap_or_default();
     print(&format!("taken{status}\n"));
     Ok(())
 }

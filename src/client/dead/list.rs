@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::{Failure, queue_parser};
 use crate::client::ServerArgs;
 use crate::client::http::{Server, Trouble};
-use crate::client::output::{print, print_line, with_advice};
+use crate::client::output::{print, print_line};
 use crate::client::printable;
 use crate::ports::Source;
 
@@ -56,7 +56,7 @@ pub(super) async fn run(server: &Server, args: ListArgs) -> Result<(), Failure> 
     let (mut left, mut cursor, mut is_first) = (args.limit, None, true);
     loop {
         let page = page(server, args.queue, left.min(PAGE), cursor.as_deref()).await;
-        let page = page.map_err(|trouble| Failure::Failed(with_advice(&trouble)))?;
+        let page = page?;
         if is_first && page.dead_letters.is_empty() {
             let of_queue = args.queue.map(|queue| format!(" of {queue}")).unwrap_or_default();
             eprintln!("there are no dead letters{of_queue}");

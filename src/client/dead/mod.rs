@@ -11,8 +11,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use super::ServerArgs;
-use super::http::Server;
-use crate::cli::{EXIT_FAILED, EXIT_MISUSED};
+use super::failure::{Failure, exit_code};
 use crate::ports::{DeadLetterId, Source};
 use list::ListArgs;
 use settle::{Deed, SettleArgs};
@@ -70,38 +69,18 @@ impl DeadCommand {
     }
 }
 
-/// Why a command did not do what it was asked for.
-enum Failure {
-    /// It was asked for in a way that cannot work.
-    Misused(String),
-    Failed(String),
-    /// It has been said already.
-    Said,
-}
-
 pub async fn run(args: DeadArgs) -> ExitCode {
     let command = args.command;
-    let done = match Server::new(&command.server().server, 1) {
-        Ok(server) => match command {
+    let done = async {
+        let server = command.server().server()?;
+        match command {
             DeadCommand::List(args) => list::run(&server, args).await,
             DeadCommand::Show(args) => show::run(&server, args).await,
             DeadCommand::Replay(args) => settle::run(&server, Deed::Replay, args).await,
             DeadCommand::Drop(args) => settle::run(&server, Deed::Drop, args).await,
-        },
-        Err(problem) => Err(Failure::Misused(problem)),
+        }
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Misused(problem)) => {
-            eprintln!("error: {problem}");
-            ExitCode::from(EXIT_MISUSED)
-        }
-        Err(Failure::Failed(problem)) => {
-            eprintln!("error: {problem}");
-            ExitCode::from(EXIT_FAILED)
-        }
-        Err(Failure::Said) => ExitCode::from(EXIT_FAILED),
-    }
+    exit_code(done.await)
 }
 
 /// `37 dead letters of processing`.

@@ -123,7 +123,7 @@ async fn one_by_one(server: &Server, deed: Deed, ids: &[DeadLetterId]) -> Result
 /// [`Failure`], also if the answer is no.
 async fn is_wanted(server: &Server, deed: Deed, queue: Option<Source>) -> Result<bool, Failure> {
     let page = list::page(server, queue, COUNTED_MAX, None).await;
-    let page = page.map_err(|trouble| Failure::Failed(with_advice(&trouble)))?;
+    let page = page?;
     let count = match (page.dead_letters.len(), page.cursor) {
         (0, _) => {
             print(&format!("{} {}\n", so_many(0, queue), deed.done()));

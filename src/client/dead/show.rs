@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{Failure, letter_id};
 use crate::client::http::Server;
-use crate::client::output::{print, print_line, with_advice};
+use crate::client::output::{print, print_line};
 use crate::client::{ServerArgs, printable};
 use crate::ports::DeadLetterId;
 
@@ -50,7 +50,7 @@ struct Letter {
 pub(super) async fn run(server: &Server, args: ShowArgs) -> Result<(), Failure> {
     let path = format!("/{}", args.id);
     let found = server.dead_letters::<Letter>(Method::GET, &path, &[]).await;
-    let (letter, body) = found.map_err(|trouble| Failure::Failed(with_advice(&trouble)))?;
+    let (letter, body) = found?;
     if args.json {
         print_line(&body);
         return Ok(());

@@ -4,6 +4,7 @@
 //! waits for a batch to fill.
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// How large a batch may be. One item larger than that travels alone.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,15 @@ impl<T: Load> Batches<T> {
             batch.push(item);
         }
         Some(batch)
+    }
+
+    /// As [`Batches::next`]; `None` also when it is to `stop` first.
+    pub async fn next_until(&mut self, stop: &CancellationToken) -> Option<Vec<T>> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            batch = self.next() => batch,
+        }
     }
 
     /// How many items wait at the moment.

@@ -34,15 +34,7 @@ pub(super) async fn run(
 ) {
     let DeadSubscription { deliveries, settle } = subscription;
     let mut batches = Batches::new(deliveries, LIMITS);
-    loop {
-        let batch = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            batch = batches.next() => match batch {
-                Some(batch) => batch,
-                None => break,
-            },
-        };
+    while let Some(batch) = batches.next_until(&stop).await {
         let (receipts, letters): (Vec<_>, Vec<_>) = batch.into_iter().map(|d| (d.receipt, d.letter)).unzip();
         let is_kept = keep(&*store, &letters, &stop).await;
         metrics.dead_letters(if is_kept { receipts.len() } else { 0 });

@@ -72,15 +72,7 @@ impl Load for EventDelivery {
 pub(super) async fn keep(subscription: EventSubscription, store: Arc<dyn Webhooks>, stop: CancellationToken) {
     let EventSubscription { deliveries, settle } = subscription;
     let mut batches = Batches::new(deliveries, LIMITS);
-    loop {
-        let batch = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            batch = batches.next() => match batch {
-                Some(batch) => batch,
-                None => break,
-            },
-        };
+    while let Some(batch) = batches.next_until(&stop).await {
         let (mut receipts, mut events) = (Vec::with_capacity(batch.len()), Vec::new());
         for EventDelivery { receipt, events: read } in batch {
             match read {

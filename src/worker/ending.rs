@@ -21,15 +21,7 @@ pub(super) async fn run(archive: Archive, limits: BatchLimits, stop: Cancellatio
     let ports = &archive.ports;
     let Subscription { deliveries, settle } = ports.queues.subscribe(Source::Ending, PREFETCH);
     let mut batches = Batches::new(deliveries, limits);
-    loop {
-        let batch = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            batch = batches.next() => match batch {
-                Some(batch) => batch,
-                None => break,
-            },
-        };
+    while let Some(batch) = batches.next_until(&stop).await {
         let fits = |order: &OrderRecord| order.history.status().has_ended();
         let in_hand = unpack(ports, Source::Ending, &settle, batch, fits).await;
         let (orders, tickets): (Vec<_>, Vec<_>) = in_hand.into_iter().map(|i| (i.order, i.ticket)).unzip();

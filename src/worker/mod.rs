@@ -12,7 +12,7 @@
 //! **Next place first, ack last.** An order leaves a queue only when its next place has confirmed that it holds it. A
 //! crash at any point means that the order is delivered again, and the in-flight store says how far it had come.
 //!
-//! `unpack` opens deliveries; `receive` takes deliveries, begins their orders and has the handler work on them; `finish` records outcomes and
+//! `unpack` opens deliveries; `receive` takes deliveries (`line` knows how long they have waited), begins their orders and has the handler work on them; `finish` records outcomes and
 //! carries the recorded ones out; `outbound` and `archiver` are the two ways on, each with group commit; `ending`
 //! drains what waited for the archive; `outside` is told of all of it. They are joined by bounded channels, and each order carries its [`hold::Ticket`]:
 //! whoever drops an order without settling it gives its delivery back.
@@ -28,6 +28,7 @@ mod archiver;
 mod ending;
 mod finish;
 pub mod hold;
+mod line;
 mod outbound;
 mod outside;
 mod receive;

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::finish::{AttemptResult, Finished, cancellations};
 use super::hold::Ticket;
+use super::line::Line;
 use super::outbound::publish;
 use super::outside::Outside;
 use super::unpack::{InHand, unpack};
@@ -37,31 +38,6 @@ const UNBEGUN_FOR: Duration = Duration::from_secs(60);
 
 /// How long deliveries may wait behind others that are taken up. Past that they go to whoever has room for them.
 const UNTAKEN_FOR: Duration = Duration::from_secs(30);
-
-/// Since when the deliveries that wait may have waited: nobody notes when each came, but they are taken in turn.
-struct Line {
-    since: Instant,
-    /// Those that waited at a moment, and are not yet taken: when they are, all others came after it.
-    marked: usize,
-    marked_at: Instant,
-}
-
-impl Line {
-    fn new() -> Line {
-        let now = Instant::now();
-        Line { since: now, marked: 0, marked_at: now }
-    }
-
-    /// `taken` were taken, out of a line that `was_empty` before; `waiting` are left.
-    fn took(&mut self, taken: usize, was_empty: bool, waiting: usize) {
-        let now = Instant::now();
-        self.marked = self.marked.saturating_sub(taken);
-        if was_empty || self.marked == 0 {
-            self.since = if was_empty { now } else { self.marked_at };
-            (self.marked, self.marked_at) = (waiting, now);
-        }
-    }
-}
 
 pub(super) struct Receiver {
     batch: BatchLimits,
@@ -165,7 +141,7 @@ impl Receiver {
             line.took(deliveries.len(), was_empty, batches.waiting());
             let fits = |order: &OrderRecord| order.history.is_at(self.work.stage.stage);
             let in_hand = unpack(&self.ports, source, &settle, deliveries, fits).await;
-            if !self.work_on(in_hand, gates).await || (line.since.elapsed() > UNTAKEN_FOR && batches.waiting() > 0) {
+            if !self.work_on(in_hand, gates).await || (line.since().elapsed() > UNTAKEN_FOR && batches.waiting() > 0) {
                 break true;
             }
         };
@@ -469,35 +445,5 @@ impl Work {
     async fn hand_on(&self, finished: Finished) {
         // A closed channel means that the process is going down: the order's ticket is dropped, and it comes again.
         let _ = self.finished.send(finished).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_line_knows_since_when_it_may_have_been_waited_in() {
-        let step = Duration::from_secs(1);
-        let mut line = Line::new();
-        // Out of an empty line: what waits now has come now.
-        tokio::time::sleep(100 * step).await;
-        line.took(1, true, 4);
-        assert_eq!(line.since, Instant::now());
-        let begun = Instant::now();
-        // Each takes one, and one comes: those of the beginning are there for four steps.
-        for _ in 0..3 {
-            tokio::time::sleep(step).await;
-            line.took(1, false, 4);
-            assert_eq!(line.since, begun);
-        }
-        tokio::time::sleep(step).await;
-        line.took(1, false, 4);
-        assert_eq!(line.since, begun);
-        for _ in 0..4 {
-            tokio::time::sleep(step).await;
-            line.took(1, false, 4);
-        }
-        assert_eq!(line.since, begun + 4 * step, "however long it goes on");
     }
 }
